@@ -1,0 +1,1 @@
+"""Prune trained ONNX models: smaller files, the truth about accuracy, size and speed."""

@@ -1,0 +1,192 @@
+"""The Python door: prune and inspect models wherever they are held."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto
+
+from .config import Form, PruneConfig
+from .model.carriers import store
+from .model.save import to_proto
+from .model.sources import read, to_graphsurgeon, to_ir, to_program
+from .pipeline import (
+    Progress,
+    Pruned,
+    inspect_model,
+    prune_model,
+    report_unwritten,
+    write_pruned,
+)
+from .report.report import InspectReport, Report
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Result", "default_output", "inspect", "prune", "prune_file"]
+
+
+class Result:
+    """A pruned model: saves itself, converts to what pipelines hold, and knows what was done.
+
+    Attributes:
+        report: Every fact of the summary; ``print(result.report)`` shows it.
+    """
+
+    def __init__(self, pruned: Pruned, source: object) -> None:
+        self._pruned, self._source = pruned, source
+        self._report: Report | None = None
+
+    @property
+    def report(self) -> Report:
+        """What was done; bytes are those of the last file saved, or what a file would take."""
+        if self._report is None:
+            self._report = report_unwritten(self._pruned)
+        return self._report
+
+    @cached_property
+    def model(self) -> ir.Model:
+        """The pruned model as onnx_ir.Model, dense."""
+        return to_ir(self._pruned.model)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Report:
+        """Write the model in the form that was asked for, check the file, and report.
+
+        Args:
+            path: The file to write; weights of models that came with external data go to
+                ``<path>.data`` beside it.
+            overwrite: Replace an existing file.
+
+        Raises:
+            OutputError: The file can't be written, exists, is the input, or failed its check.
+        """
+        self._report = write_pruned(self._pruned, Path(path), overwrite=overwrite)
+        return self._report
+
+    def to_proto(self, format: Form = "dense") -> ModelProto:
+        """The pruned model as one message, dense or in a sparse form (`PruneConfig.format`)."""
+        model = self._pruned.model
+        if format != "dense":
+            addresses = [plan.layer.address for plan in self._pruned.plans]
+            model = store(model, addresses, format).model
+        return to_proto(model)
+
+    def to_graphsurgeon(self) -> Any:
+        """The pruned model as an onnx_graphsurgeon.Graph, dense."""
+        return to_graphsurgeon(self._pruned.model)
+
+    def to_onnx_program(self) -> Any:
+        """The pruned model as a torch ONNXProgram; it must have come from one.
+
+        Raises:
+            UsageError: The model came from something else.
+        """
+        return to_program(self._pruned.model, self._source)
+
+
+def prune(
+    model: object,
+    *,
+    quality: float | None = None,
+    sparsity: float | None = None,
+    per_layer: bool = False,
+    layers: Mapping[str, float | None] | None = None,
+    exclude: Sequence[str] = (),
+    embeddings: bool = False,
+    format: Form = "sparse",
+    check: bool = True,
+    allow_nonfinite: bool = False,
+    val: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Prune a trained model; what was given is never changed.
+
+    Args:
+        model: A path, ``onnx.ModelProto``, ``onnx_ir.Model``, ``torch.onnx.ONNXProgram`` or
+            ``onnx_graphsurgeon.Graph``.
+        quality: Weights under quality x std of their layer go (default 1.0; Han et al. 2015).
+        sparsity: Instead of a quality: the share of zeros to reach, 0 to 1.
+        per_layer: Reach the sparsity in every layer, not over all layers together.
+        layers: Qualities of single layers by glob on weight or node name; None leaves them alone.
+        exclude: Globs of layers to leave alone.
+        embeddings: Prune embedding tables too.
+        format: How `Result.save` stores weights: ``sparse``, ``constant``, ``gaps``, ``dense``.
+        check: Whether `Result.save` reads back, checks and runs what it wrote.
+        allow_nonfinite: Leave layers with NaN or infinity alone instead of refusing the model.
+        val: An .npz with inputs and labels: accuracy before and after goes into the report.
+        progress: Called with what is being done, steps done and steps in all.
+
+    Returns:
+        The pruned model with its report.
+
+    Raises:
+        OnnxPruneError: With one sentence that says what is wrong, where, and what to do.
+    """
+    config = PruneConfig(
+        quality=quality,
+        sparsity=sparsity,
+        per_layer=per_layer,
+        layers=tuple((layers or {}).items()),
+        exclude=tuple(exclude),
+        embeddings=embeddings,
+        format=format,
+        check=check,
+        allow_nonfinite=allow_nonfinite,
+    )
+    samples = None if val is None else Path(val)
+    pruned = prune_model(read(model), config, val=samples, progress=progress)
+    return Result(pruned, model)
+
+
+def inspect(
+    model: object, *, embeddings: bool = False, progress: Progress | None = None
+) -> InspectReport:
+    """What is prunable in a model and what is not, and what a few qualities would remove.
+
+    Args:
+        model: As for `prune`.
+        embeddings: Count embedding tables as layers.
+        progress: Called with what is being done, steps done and steps in all.
+    """
+    return inspect_model(read(model), embeddings=embeddings, progress=progress)
+
+
+def prune_file(
+    source: Path,
+    output: Path | None,
+    config: PruneConfig,
+    *,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    val: Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Prune one file into another, as the command line does.
+
+    Args:
+        source: The model file.
+        output: The file to write; None for `default_output`.
+        config: What to prune and how to store it.
+        overwrite: Replace an existing output.
+        dry_run: Write nothing; the report says what would be written.
+        val: Labelled samples (.npz) to measure accuracy on.
+        progress: Told how far the work is.
+    """
+    target = default_output(source) if output is None else output
+    model = read(source)
+    if not dry_run:
+        refuse_early(model, target, overwrite=overwrite)
+    pruned = prune_model(model, config, val=val, progress=progress)
+    if dry_run:
+        return report_unwritten(pruned)
+    return write_pruned(pruned, target, overwrite=overwrite, progress=progress)
+
+
+def default_output(source: Path) -> Path:
+    """Where a pruned model goes when no output is named: ``model.pruned.onnx`` beside it."""
+    suffix = source.suffix or ".onnx"
+    return source.with_name(f"{source.stem}.pruned{suffix}")

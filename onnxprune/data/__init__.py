@@ -1,0 +1,1 @@
+"""Samples and labels that measure a model."""

@@ -1,0 +1,170 @@
+"""Reading a model file: memory-mapped, checked, its tensors' bytes left where they are."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, TensorProto
+
+from ..errors import ModelError
+from .dtypes import storage_dtype
+from .external_data import ExternalFiles, map_file
+from .model import Model, Origin, checked_storage, payload_key, set_payload_key, size_error
+from .payload import MappedPayload, Payload
+from .sparse import densify_sparse
+from .tensors import walk_graphs
+from .wire import Slice, split
+
+__all__ = ["load", "parse"]
+
+
+def load(path: Path) -> Model:
+    """Read an ONNX model from a file.
+
+    Args:
+        path: The ``.onnx`` file; external data is looked for in its folder.
+
+    Raises:
+        ModelError: No such file, not an ONNX model, damaged, or external data missing or unsafe.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelError(f"cannot read '{path}' ({reason}); check the path") from None
+    except ValueError:
+        raise ModelError(f"{str(path)!r} is no path; check its name") from None
+    if stat.S_ISDIR(mode):
+        raise ModelError(f"'{path}' is a folder; name the .onnx file inside it")
+    if not stat.S_ISREG(mode):
+        raise ModelError(f"'{path}' is not a regular file; copy the model to a file first")
+    buffer = map_file(path)
+    if len(buffer) == 0:
+        raise ModelError(f"'{path}' is empty; export or copy the model again")
+    try:
+        return parse(buffer, folder=path.parent, path=path)
+    except ModelError as error:
+        raise ModelError(f"'{path}': {error}") from error
+
+
+def parse(
+    buffer: memoryview,
+    *,
+    folder: Path | None = None,
+    path: Path | None = None,
+    known: Mapping[str, Payload] | None = None,
+) -> Model:
+    """A model from the bytes of a ModelProto; tensors stay views of `buffer`.
+
+    Args:
+        buffer: The serialised model.
+        folder: Where its external data files are; None when there can be none.
+        path: The file that `buffer` was read from, if any.
+        known: Payloads that the message refers to already.
+
+    Raises:
+        ModelError: Not an ONNX model, damaged, or external data missing or unsafe.
+    """
+    skeleton, slices = split(buffer)
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(skeleton)
+    except DecodeError:
+        raise ModelError("the file is not an ONNX model; export it again as ONNX") from None
+    if not proto.HasField("graph"):
+        raise ModelError("the file holds no graph, so it is not an ONNX model; export it again")
+    if not proto.graph.node:
+        raise ModelError("the graph has no nodes, so there is nothing to prune; export it again")
+    external = ExternalFiles(folder)
+    payloads = dict(known or {})
+    payloads.update(_payloads(proto, buffer, slices, external, payloads))
+    sparse = densify_sparse(proto, payloads)
+    origin = Origin(
+        path=path,
+        file_bytes=len(buffer) + sum(file.stat().st_size for file in external.paths),
+        data_files=external.paths,
+        sparse=frozenset(sparse),
+    )
+    model = Model(proto, payloads, origin)
+    _check_cycles(proto)
+    return model
+
+
+def _payloads(
+    proto: ModelProto,
+    buffer: memoryview,
+    slices: Mapping[str, Slice],
+    external: ExternalFiles,
+    known: Mapping[str, Payload],
+) -> Iterator[tuple[str, Payload]]:
+    """Payload of every tensor whose bytes are in the file's slices or in external files."""
+    for number, tensor in enumerate(_all_tensors(proto)):
+        key = payload_key(tensor)
+        if tensor.data_location != TensorProto.EXTERNAL or key in known:
+            continue
+        if key is not None and key in slices:
+            piece, expected = slices[key], checked_storage(tensor)
+            if piece.length != expected:
+                raise size_error(tensor, piece.length, expected)
+            dtype = storage_dtype(tensor.data_type)
+            yield key, MappedPayload(buffer, piece.offset, dtype, piece.length // dtype.itemsize)
+        else:
+            payload = external.payload(tensor)
+            key = f"external{number}"
+            set_payload_key(tensor, key)
+            yield key, payload
+
+
+def _all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor message that may hold or refer to bytes, addressable or not."""
+    for _, graph in walk_graphs(proto):
+        if isinstance(graph, GraphProto):
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+                sparse_tensors = list(attribute.sparse_tensors)
+                if attribute.HasField("sparse_tensor"):
+                    sparse_tensors.append(attribute.sparse_tensor)
+                for sparse in sparse_tensors:
+                    yield from (sparse.values, sparse.indices)
+    for training in proto.training_info:
+        yield from training.initialization.initializer
+        yield from training.algorithm.initializer
+
+
+def _check_cycles(proto: ModelProto) -> None:
+    """Refuse a graph in which a value depends on itself; order of the nodes does not matter."""
+    for scope, graph in walk_graphs(proto):
+        producer = {
+            name: index for index, node in enumerate(graph.node) for name in node.output if name
+        }
+        waiting = [0] * len(graph.node)
+        consumers: list[list[int]] = [[] for _ in graph.node]
+        for index, node in enumerate(graph.node):
+            for name in node.input:
+                if name in producer:
+                    waiting[index] += 1
+                    consumers[producer[name]].append(index)
+        ready = [index for index, count in enumerate(waiting) if count == 0]
+        done = 0
+        while ready:
+            done += 1
+            for consumer in consumers[ready.pop()]:
+                waiting[consumer] -= 1
+                if waiting[consumer] == 0:
+                    ready.append(consumer)
+        if done < len(graph.node):
+            stuck = next(i for i, count in enumerate(waiting) if count > 0)
+            where = f" in {'/'.join(scope)}" if scope else ""
+            raise ModelError(
+                f"the graph has a cycle through node '{graph.node[stuck].name or stuck}' "
+                f"({graph.node[stuck].op_type}){where}; export the model again"
+            )

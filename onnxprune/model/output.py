@@ -1,0 +1,109 @@
+"""A model and its data file as one output: replaced together, so that a crash leaves a whole pair.
+
+Two files cannot be renamed at once. A new data file therefore never takes the name of the one that
+the old model refers to: the new model's rename is the moment at which the new pair replaces the
+old one. Where the data is the same as before, the old file is kept.
+"""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ModelError
+from .load import load
+from .model import Model
+from .save import write_data, write_model
+from .staging import Staging
+
+__all__ = ["StagedModel", "stage_model"]
+
+
+@dataclass(frozen=True)
+class StagedModel:
+    """A model written in a staging folder, under the names that it will have.
+
+    Attributes:
+        stage: The staging folder.
+        path: The model file in it.
+        bytes: Size of the model file and its data.
+        moved: Names to move to the target, the model last.
+        replaced: Data files of the old model that nothing refers to afterwards.
+    """
+
+    stage: Staging
+    path: Path
+    bytes: int
+    moved: tuple[str, ...]
+    replaced: tuple[Path, ...] = ()
+
+    def commit(self) -> None:
+        """Put the new pair in place, then remove the old model's data."""
+        self.stage.commit(list(self.moved))
+        for path in self.replaced:
+            with suppress(OSError):
+                path.unlink()
+
+
+def stage_model(
+    model: Model, stage: Staging, target: Path, *, external: bool, inputs: tuple[Path, ...] = ()
+) -> StagedModel:
+    """Write a model for `target` into a staging folder.
+
+    Args:
+        model: The model.
+        stage: A staging folder beside the target.
+        target: Where the model file will be.
+        external: Whether dense tensors go to a data file beside it.
+        inputs: Files that must stay as they are.
+
+    Raises:
+        OutputError: A single file would be 2 GB or more.
+    """
+    path, old = stage.folder / target.name, _own_data(target, inputs)
+    if not external:
+        size = write_model(model, path)
+        return StagedModel(stage, path, size, (path.name,), old)
+    fresh = stage.folder / ".data"
+    places = write_data(model, fresh)
+    same = next((file for file in old if filecmp.cmp(file, fresh, shallow=False)), None)
+    name = same.name if same is not None else _free_name(target)
+    fresh.rename(stage.folder / name)
+    size = write_model(model, path, data=name, places=places)
+    size += (stage.folder / name).stat().st_size
+    if same is not None:
+        return StagedModel(stage, path, size, (path.name,), tuple(f for f in old if f != same))
+    return StagedModel(stage, path, size, (name, path.name), old)
+
+
+def _data_names(target: Path) -> Iterator[str]:
+    """Names for the data file of `target`, the plain one first."""
+    yield f"{target.name}.data"
+    number = 1
+    while True:
+        yield f"{target.name}.{number}.data"
+        number += 1
+
+
+def _free_name(target: Path) -> str:
+    return next(name for name in _data_names(target) if not (target.parent / name).exists())
+
+
+def _own_data(target: Path, inputs: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Data files of the model at `target` that carry a name of ours; none where there is none."""
+    if not target.exists():
+        return ()
+    try:
+        files = load(target).origin.data_files
+    except ModelError:
+        return ()
+    return tuple(
+        file
+        for file in files
+        if file.name.startswith(f"{target.name}.")
+        and file.name.endswith(".data")
+        and not any(file.samefile(other) for other in inputs)
+    )

@@ -1,0 +1,111 @@
+"""The bytes of one tensor, flat and lazy: read in slices, so that memory stays near one slice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+__all__ = ["CHUNK", "ArrayPayload", "MappedPayload", "Payload"]
+
+#: Storage elements per slice: 1 MiB of float32 stays inside a core's second-level cache.
+CHUNK = 262_144
+
+
+@runtime_checkable
+class Payload(Protocol):
+    """The storage elements of one tensor in row-major order."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Storage type: the element's numpy type, or uint8 for packed 4- and 2-bit tensors."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of storage elements."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all storage elements."""
+        ...
+
+    def array(self) -> np.ndarray:
+        """All storage elements, flat; a memory-mapped view where there is one."""
+        ...
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """The same elements in order, in flat slices of at most `CHUNK` elements."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayPayload:
+    """A payload over an array that exists already, in memory or memory-mapped."""
+
+    flat: np.ndarray
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> ArrayPayload:
+        """Payload of any array, flattened in row-major order (a view where it is contiguous)."""
+        return cls(np.ascontiguousarray(array).reshape(-1))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Storage type."""
+        return self.flat.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of storage elements."""
+        return int(self.flat.size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all storage elements."""
+        return int(self.flat.nbytes)
+
+    def array(self) -> np.ndarray:
+        """The array itself, flat."""
+        return self.flat
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Views of at most `CHUNK` elements each, in order."""
+        for start in range(0, self.size, CHUNK):
+            yield self.flat[start : start + CHUNK]
+
+
+@dataclass(frozen=True, eq=False)
+class MappedPayload:
+    """A payload inside a buffer, usually a memory map, at any byte offset."""
+
+    buffer: memoryview
+    offset: int
+    dtype: np.dtype
+    size: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all storage elements."""
+        return self.size * self.dtype.itemsize
+
+    def array(self) -> np.ndarray:
+        """A view of the buffer; not aligned where the offset is not."""
+        return np.frombuffer(self.buffer, self.dtype, self.size, self.offset)
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Slices in order: views, or copies where the offset is not aligned (fast to compute on)."""
+        flat = self.array()
+        for start in range(0, self.size, CHUNK):
+            chunk = flat[start : start + CHUNK]
+            yield chunk if chunk.flags.aligned else _aligned(chunk)
+
+
+def _aligned(chunk: np.ndarray) -> np.ndarray:
+    """The same elements at an aligned address, copied as bytes."""
+    copy = np.empty(chunk.size, chunk.dtype)
+    copy.view(np.uint8)[:] = chunk.view(np.uint8)
+    return copy

@@ -1,0 +1,113 @@
+"""Files that appear whole or not at all: written in a folder beside the target, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import OutputError
+
+__all__ = ["Staging", "check_target", "explained", "staging", "write_text"]
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A private folder on the target's file system.
+
+    Attributes:
+        folder: Where to write; files keep the names that they will have.
+        target: Folder that `commit` moves them to.
+    """
+
+    folder: Path
+    target: Path
+
+    def commit(self, names: list[str]) -> None:
+        """Flush the named files to the disk and move them to the target, in this order.
+
+        The file that refers to the others comes last: until it is renamed, an old set is whole.
+        """
+        for name in names:
+            with (self.folder / name).open("rb+") as file:
+                os.fsync(file.fileno())
+        for name in names:
+            os.replace(self.folder / name, self.target / name)
+        _sync_folder(self.target)
+
+
+@contextmanager
+def staging(output: Path) -> Iterator[Staging]:
+    """A folder beside `output` that is gone afterwards; raises OutputError if it can't be made."""
+    with explained(output):
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:100]}.", dir=output.parent))
+    try:
+        with explained(output):
+            yield Staging(folder, output.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def explained(output: Path) -> Iterator[None]:
+    """Turn the operating system's errors while writing `output` into an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write '{output}' ({reason}); nothing was changed there: "
+            "check the folder, its rights and the space left, or choose another with -o"
+        ) from error
+
+
+def check_target(output: Path, *, overwrite: bool, inputs: tuple[Path, ...]) -> Path:
+    """The file to write, links resolved; raises OutputError where writing it would do harm.
+
+    Args:
+        output: The path that the user named.
+        overwrite: Whether an existing file may be replaced.
+        inputs: Files that must stay as they are.
+    """
+    if not output.name or output.is_dir():
+        raise OutputError(f"'{output}' is a folder; name the file to write with -o")
+    for path in inputs:
+        if output.exists() and output.samefile(path):
+            raise OutputError(
+                f"'{output}' is an input file, which is never changed; name another file with -o"
+            )
+    if not output.parent.is_dir():
+        raise OutputError(
+            f"the folder '{output.parent}' does not exist; make it, or choose another with -o"
+        )
+    if output.exists() and not stat.S_ISREG(output.stat().st_mode):
+        raise OutputError(f"'{output}' is not a regular file; name another file with -o")
+    if output.exists() and not overwrite:
+        raise OutputError(f"'{output}' exists; add --overwrite, or choose another name with -o")
+    return Path(os.path.realpath(output)) if output.is_symlink() else output
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small UTF-8 file whole or not at all."""
+    with staging(path) as stage:
+        (stage.folder / path.name).write_text(text, encoding="utf-8")
+        stage.commit([path.name])
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames last; a no-op where folders can't be opened (Windows)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,101 @@
+"""Where tensors are: graphs nested in graphs and functions, and an address for every constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+__all__ = [
+    "Scope",
+    "TensorAddress",
+    "TensorKind",
+    "function_label",
+    "node_label",
+    "subgraphs",
+    "walk_graphs",
+    "walk_tensors",
+]
+
+#: Path to a graph: () is the main graph, ("If_3.then_branch",) a body inside it,
+#: ("function domain:name",) a model-local function; bodies inside bodies append to it.
+Scope = tuple[str, ...]
+TensorKind = Literal["initializer", "constant"]
+
+
+@dataclass(frozen=True, order=True)
+class TensorAddress:
+    """Names one constant tensor: its graph, and its initializer (or Constant output) name."""
+
+    scope: Scope
+    name: str
+
+    def __str__(self) -> str:
+        return "/".join((*self.scope, self.name))
+
+
+def node_label(node: NodeProto, index: int) -> str:
+    """The node's name, or operator and position in its graph where it has none."""
+    return node.name or f"{node.op_type}_{index}"
+
+
+def function_label(function: FunctionProto) -> str:
+    """Scope element of a model-local function."""
+    overload = f":{function.overload}" if function.overload else ""
+    return f"function {function.domain}:{function.name}{overload}"
+
+
+def subgraphs(node: NodeProto, index: int) -> Iterator[tuple[str, GraphProto]]:
+    """Scope element and graph of every body a node holds as an attribute."""
+    for attribute in node.attribute:
+        label = f"{node_label(node, index)}.{attribute.name}"
+        if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
+            yield label, attribute.g
+        for position, graph in enumerate(attribute.graphs):
+            yield f"{label}[{position}]", graph
+
+
+def walk_graphs(proto: ModelProto) -> Iterator[tuple[Scope, GraphProto | FunctionProto]]:
+    """Every graph of a model, outer before inner: main graph, its bodies, then functions.
+
+    Iterative, so that hostile nesting cannot exhaust the interpreter's stack.
+    """
+    roots: list[tuple[Scope, GraphProto | FunctionProto]] = [((), proto.graph)]
+    roots += [((function_label(function),), function) for function in proto.functions]
+    for root in roots:
+        pending = [root]
+        while pending:
+            scope, graph = pending.pop()
+            yield scope, graph
+            pending.extend(reversed(_bodies(scope, graph.node)))
+
+
+def _bodies(
+    scope: Scope, nodes: Sequence[NodeProto]
+) -> list[tuple[Scope, GraphProto | FunctionProto]]:
+    """Bodies directly inside these nodes; equal labels get a position so that scopes stay unique."""
+    found: list[tuple[Scope, GraphProto | FunctionProto]] = []
+    taken: set[str] = set()
+    for index, node in enumerate(nodes):
+        if not node.attribute:
+            continue
+        for label, body in subgraphs(node, index):
+            unique = label if label not in taken else f"{label}#{index}"
+            taken.add(unique)
+            found.append(((*scope, unique), body))
+    return found
+
+
+def walk_tensors(proto: ModelProto) -> Iterator[tuple[TensorAddress, TensorKind, TensorProto]]:
+    """Every constant tensor with its address: initializers and Constant nodes' ``value``."""
+    for scope, graph in walk_graphs(proto):
+        if isinstance(graph, GraphProto):
+            for tensor in graph.initializer:
+                yield TensorAddress(scope, tensor.name), "initializer", tensor
+        for node in graph.node:
+            if node.op_type == "Constant" and node.output:
+                for attribute in node.attribute:
+                    if attribute.name == "value" and attribute.HasField("t"):
+                        yield TensorAddress(scope, node.output[0]), "constant", attribute.t

@@ -1,0 +1,246 @@
+"""The whole chain: layers are found, a plan is made and applied, dropout ratios follow, the result
+is stored, checked and reported. Both doors, the command and the Python API, go through here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import verify
+from .config import PruneConfig
+from .errors import ModelError
+from .evaluation import AccuracyMeter
+from .graph.dropout import DropoutSite, find_dropouts, rewrite_dropouts, rewritten_ratio
+from .graph.layer import LayerScan
+from .graph.layers import find_layers
+from .model.carriers import Stored, store
+from .model.compressed import CompressedSize, compressed_size, file_blocks
+from .model.external_data import map_file
+from .model.gaps import decode
+from .model.model import Model
+from .model.output import stage_model
+from .model.save import INLINE_LIMIT, serialised
+from .model.staging import check_target, staging
+from .pruning.mask import kept_curve
+from .pruning.plan import LayerPlan, apply_plan, make_plan
+from .pruning.threshold import quality_threshold
+from .report.report import Accuracy, CheckResult, InspectReport, Report
+from .reporting import Writing, inspection, summary
+
+__all__ = [
+    "Progress",
+    "Pruned",
+    "inspect_model",
+    "prune_model",
+    "report_unwritten",
+    "write_pruned",
+]
+
+#: Qualities that `inspect` counts.
+QUALITIES = (0.25, 0.5, 1.0, 1.5, 2.0)
+
+#: Called with what is being done, how many steps are done, and how many there are.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned model in memory, dense, with everything that led to it."""
+
+    source: Model
+    model: Model
+    config: PruneConfig
+    scan: LayerScan
+    plans: tuple[LayerPlan, ...]
+    dropouts: tuple[tuple[DropoutSite, float], ...]
+    accuracy: Accuracy | None
+    seconds: float
+
+
+def prune_model(
+    source: Model,
+    config: PruneConfig,
+    *,
+    val: Path | None = None,
+    progress: Progress | None = None,
+) -> Pruned:
+    """Prune every layer that the configuration asks for; `source` stays as it is.
+
+    Args:
+        source: The trained model.
+        config: What to prune and how.
+        val: Labelled samples (.npz) on which accuracy is measured before and after.
+        progress: Told how far the work is.
+
+    Raises:
+        ModelError: Nothing is prunable, or a weight is NaN or infinite.
+        UsageError: A glob matches no layer.
+        DataError: The samples do not fit the model.
+    """
+    started = time.perf_counter()
+    meter = AccuracyMeter(val) if val is not None else None
+    before = meter(source) if meter is not None else None
+    scan = find_layers(source, embeddings=config.embeddings)
+    if not scan.layers:
+        raise _nothing_prunable(scan)
+    plans = make_plan(
+        source,
+        scan,
+        quality=config.quality,
+        sparsity=config.sparsity,
+        per_layer=config.per_layer,
+        overrides=config.layers,
+        exclude=config.exclude,
+        allow_nonfinite=config.allow_nonfinite,
+        progress=progress,
+    )
+    dropouts = _new_ratios(find_dropouts(source, scan.layers), plans)
+    changed = {site: after for site, after in dropouts if after != site.ratio}
+    model = rewrite_dropouts(apply_plan(source, plans), changed)
+    accuracy = None
+    if meter is not None and before is not None:
+        accuracy = Accuracy(meter.metric, before, meter(model), meter.samples)
+    seconds = time.perf_counter() - started
+    return Pruned(source, model, config, scan, plans, dropouts, accuracy, seconds)
+
+
+def _nothing_prunable(scan: LayerScan) -> ModelError:
+    """The error for a model without layers, with the reasons of the first few candidates."""
+    if not scan.unprunable:
+        return ModelError(
+            "nothing to prune: no Conv, Gemm, MatMul or recurrent node of the model has weights"
+        )
+    reasons = "; ".join(f"'{item.name}': {item.reason}" for item in scan.unprunable[:3])
+    more = len(scan.unprunable) - 3
+    rest = f"; and {more} more (see onnxprune inspect)" if more > 0 else ""
+    return ModelError(f"nothing to prune: {reasons}{rest}")
+
+
+def _new_ratios(
+    sites: tuple[DropoutSite, ...], plans: tuple[LayerPlan, ...]
+) -> tuple[tuple[DropoutSite, float], ...]:
+    """Each Dropout with its new ratio, from the connections of the layers that feed it."""
+    counts = {plan.layer.address: (plan.statistics.alive, plan.kept) for plan in plans}
+
+    def after(site: DropoutSite) -> float:
+        pairs = [counts[address] for address in site.feeding if address in counts]
+        if site.reason is not None or not pairs:
+            return site.ratio
+        return rewritten_ratio(site.ratio, sum(p[0] for p in pairs), sum(p[1] for p in pairs))
+
+    return tuple((site, after(site)) for site in sites)
+
+
+def inspect_model(
+    model: Model, *, embeddings: bool = False, progress: Progress | None = None
+) -> InspectReport:
+    """What is prunable in a model, what it holds, and what a few qualities would leave."""
+    started = time.perf_counter()
+    scan = find_layers(model, embeddings=embeddings)
+    plans = make_plan(model, scan, quality=0.0, allow_nonfinite=True, progress=progress)
+    kept = [
+        tuple(kept_curve(plan.weights, [quality_threshold(q, plan.statistics) for q in QUALITIES]))
+        for plan in plans
+    ]
+    dropouts = find_dropouts(model, scan.layers)
+    seconds = time.perf_counter() - started
+    return inspection(model, scan, plans, kept, dropouts, QUALITIES, seconds)
+
+
+def write_pruned(
+    pruned: Pruned, output: Path, *, overwrite: bool, progress: Progress | None = None
+) -> Report:
+    """Store a pruned model in the form that its configuration asks for, check it, report.
+
+    Raises:
+        OutputError: The target can't be written or must not be, or the written file fails a
+            check; the old file, if any, is then still there.
+    """
+    started = time.perf_counter()
+    inputs = _input_files(pruned.source)
+    target = check_target(output, overwrite=overwrite, inputs=inputs)
+    stored, external, notes = _stored(pruned)
+    with staging(target) as stage:
+        _tell(progress, "writing")
+        staged = stage_model(stored.model, stage, target, external=external, inputs=inputs)
+        checks = _checks(staged.path, staged.bytes, pruned, progress)
+        _tell(progress, "measuring")
+        written = tuple(stage.folder / name for name in staged.moved)
+        gzip = _gzip_sizes(pruned.source, written, staged.bytes)
+        staged.commit()
+    seconds = time.perf_counter() - started
+    return summary(
+        pruned, Writing(stored, staged.bytes, *gzip, seconds, output, checks, notes)
+    )
+
+
+def report_unwritten(pruned: Pruned) -> Report:
+    """The report of a pruned model that is written nowhere; its bytes are what they would be."""
+    started = time.perf_counter()
+    stored, _, notes = _stored(pruned)
+    joined = serialised(stored.model.proto, stored.model.payloads)
+    before = _gzip_input(pruned.source)
+    after = compressed_size(joined.blocks(), joined.size)
+    seconds = time.perf_counter() - started
+    return summary(
+        pruned, Writing(stored, joined.size, before, after, seconds, notes=notes)
+    )
+
+
+def _stored(pruned: Pruned) -> tuple[Stored, bool, tuple[str, ...]]:
+    """The model in its sparse forms, whether it needs a data file, and what to say about that."""
+    addresses = [plan.layer.address for plan in pruned.plans]
+    stored = store(pruned.model, addresses, pruned.config.format)
+    if pruned.source.origin.external:
+        return stored, True, stored.notes
+    size = serialised(stored.model.proto, stored.model.payloads).size
+    if size <= INLINE_LIMIT:
+        return stored, False, stored.notes
+    note = f"{size:,} bytes are too many for one file: weights are in a data file beside it"
+    return stored, True, (*stored.notes, note)
+
+
+def _checks(
+    path: Path, size: int, pruned: Pruned, progress: Progress | None
+) -> tuple[CheckResult, ...]:
+    """Every check of the written file, or one that says that there was none."""
+    if not pruned.config.check:
+        return (CheckResult("written file", "skipped", "--no-check"),)
+    _tell(progress, "checking")
+    return (
+        verify.check_weights(path, pruned.model, decode),
+        verify.check_format(path, size, pruned.source),
+        verify.check_runtime(path, size, pruned.model),
+    )
+
+
+def _gzip_sizes(
+    source: Model, written: tuple[Path, ...], size: int
+) -> tuple[CompressedSize, CompressedSize]:
+    """Compressed bytes of the input and of the written files, side by side in two threads."""
+    with ThreadPoolExecutor(2) as pool:
+        before = pool.submit(_gzip_input, source)
+        after = pool.submit(compressed_size, file_blocks(map(map_file, written)), size)
+        return before.result(), after.result()
+
+
+def _gzip_input(source: Model) -> CompressedSize:
+    files = _input_files(source)
+    if files:
+        buffers = [map_file(file) for file in files]
+        return compressed_size(file_blocks(buffers), sum(map(len, buffers)))
+    joined = serialised(source.proto, source.payloads)
+    return compressed_size(joined.blocks(), joined.size)
+
+
+def _input_files(source: Model) -> tuple[Path, ...]:
+    path = source.origin.path
+    return (*((path,) if path is not None else ()), *source.origin.data_files)
+
+
+def _tell(progress: Progress | None, what: str) -> None:
+    if progress is not None:
+        progress(what, 0, 0)

@@ -1,0 +1,1 @@
+"""Deciding what goes: statistics, thresholds, masks, and which layers they apply to."""

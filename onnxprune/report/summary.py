@@ -1,0 +1,225 @@
+"""The lines around the tables: each fact a label and a sentence, the same on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from onnxprune.report.format import (
+    Glyphs,
+    bytes_text,
+    count,
+    exact_bytes,
+    number,
+    percent,
+    plural,
+    ratio,
+    safe,
+    seconds_text,
+    size_change,
+)
+from onnxprune.report.report import CheckResult, DropoutRow, InspectReport, Report, UnprunableRow
+
+__all__ = ["Fact", "NOTHING_TO_PRUNE", "facts", "inspect_facts", "inspect_title", "title"]
+
+NOTHING_TO_PRUNE = "no prunable layer"
+NO_SPEEDUP = "zeros alone do not make onnxruntime faster: only removing whole channels does"
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One labelled line of a summary; the tone (``good``, ``warning``, ``bad``, ``dim``) is colour."""
+
+    label: str
+    text: str
+    tone: str = ""
+
+
+def title(report: Report, glyphs: Glyphs) -> str:
+    """Return the first line: which file became which, and how it was asked to be pruned."""
+    target = safe(report.output) if report.output else "nothing written"
+    if report.dry_run:
+        target = "dry run, nothing written"
+    return f"{safe(report.model)} {glyphs.arrow} {target} ({_request(report)})"
+
+
+def _request(report: Report) -> str:
+    if report.sparsity is None:
+        return f"quality {report.quality:g}" if report.quality is not None else "no target"
+    scope = "in every layer" if report.per_layer else "over all layers"
+    return f"sparsity {report.sparsity:g} {scope}"
+
+
+def inspect_title(report: InspectReport) -> str:
+    """Return the first line of `inspect`."""
+    return safe(report.model)
+
+
+def facts(report: Report, glyphs: Glyphs) -> list[Fact]:
+    """Return the lines below the table of a pruning run, in reading order."""
+    return [fact for part in _PARTS for fact in part(report, glyphs)]
+
+
+def _parameters(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    arrow = glyphs.arrow
+    if report.layers:
+        yield Fact(
+            "weights",
+            f"{count(report.weights)} {arrow} {count(report.kept)} in the pruned layers:"
+            f" {_fewer(report.parameter_ratio)}",
+            "good",
+        )
+    yield Fact(
+        "parameters",
+        f"{count(report.parameters)} {arrow} {count(report.parameters_kept)} in the whole model:"
+        f" {_fewer(report.total_ratio)}",
+    )
+
+
+def _fewer(times: float | None) -> str:
+    if times is None:
+        return "none left"
+    return "as many" if times == 1 else f"{ratio(times)} fewer"
+
+
+def _file(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    sizes = report.sizes
+    label = "file, if written" if report.dry_run else "file"
+    if sizes.file_output is not None:
+        yield Fact(label, _sizes(sizes.file_input, sizes.file_output, glyphs, exact=True), "good")
+    if sizes.gzip_output is not None:
+        about = "about " if sizes.gzip_estimated else ""
+        yield Fact("gzip", about + _sizes(sizes.gzip_input, sizes.gzip_output, glyphs))
+    if report.readers:
+        yield Fact("format", f"{safe(report.format)}: {safe(report.readers)}")
+
+
+def _sizes(before: int | None, after: int, glyphs: Glyphs, *, exact: bool = False) -> str:
+    if before is None:
+        return f"{bytes_text(after)} ({exact_bytes(after)} bytes)" if exact else bytes_text(after)
+    text = f"{bytes_text(before)} {glyphs.arrow} {bytes_text(after)}: {size_change(before, after)}"
+    if exact and max(before, after) >= 1000:
+        text += f" ({exact_bytes(before)} {glyphs.arrow} {exact_bytes(after)} bytes)"
+    return text
+
+
+def _dropouts(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    for row in report.dropouts:
+        yield Fact("dropout", _dropout(row, glyphs))
+
+
+def _dropout(row: DropoutRow, glyphs: Glyphs) -> str:
+    text = f"{safe(row.node)}: ratio {number(row.before)}"
+    if row.after is not None and row.after != row.before:
+        text += f" {glyphs.arrow} {number(row.after)}"
+    else:
+        text += " unchanged"
+    return f"{text} ({safe(row.note)})" if row.note else text
+
+
+def _accuracy(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    accuracy = report.accuracy
+    if accuracy is None:
+        yield Fact("accuracy", "not measured: no data")
+        return
+    before, after = accuracy.before, accuracy.after
+    if accuracy.share:
+        points = 100 * (after - before)
+        values = f"{before:.2%} {glyphs.arrow} {after:.2%} ({points:+.2f} points)"
+    else:
+        values = f"{before:.4g} {glyphs.arrow} {after:.4g}"
+    yield Fact("accuracy", f"{safe(accuracy.metric)} {values} on {plural(accuracy.samples, 'sample')}")
+
+
+def _latency(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    if latency := report.latency:
+        yield Fact(
+            "latency",
+            f"{number(latency.before_ms)} {glyphs.arrow} {number(latency.after_ms)} ms"
+            f" in {safe(latency.runtime)}",
+        )
+    yield Fact("speed", NO_SPEEDUP)
+
+
+def _unprunable(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    by_reason: dict[str, list[UnprunableRow]] = {}
+    for row in report.unprunable:
+        by_reason.setdefault(row.reason, []).append(row)
+    for reason, rows in by_reason.items():
+        yield Fact("not prunable", f"{_some_names([row.name for row in rows])}: {safe(reason)}")
+
+
+def _some_names(names: Sequence[str]) -> str:
+    shown = ", ".join(safe(name) for name in names[:NAMES_SHOWN])
+    rest = len(names) - NAMES_SHOWN
+    return f"{shown} and {rest:,} more" if rest > 0 else shown
+
+
+def _layer_notes(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    by_note: dict[str, list[str]] = {}
+    for row in report.layers:
+        if row.note:
+            by_note.setdefault(row.note, []).append(row.layer)
+    for note, names in by_note.items():
+        yield Fact("note", f"{_some_names(names)}: {safe(note)}")
+
+
+def _checks(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    passed = [_check(check) for check in report.checks if check.outcome == "passed"]
+    if passed:
+        yield Fact("checks", f"{', '.join(passed)}: passed")
+    for outcome, tone in (("skipped", "warning"), ("failed", "bad")):
+        for check in report.checks:
+            if check.outcome == outcome:
+                detail = f" ({safe(check.detail)})" if check.detail else ""
+                yield Fact("checks", f"{safe(check.name)}: {outcome}{detail}", tone)
+
+
+def _check(check: CheckResult) -> str:
+    return f"{safe(check.name)} ({safe(check.detail)})" if check.detail else safe(check.name)
+
+
+def _said(report: Report | InspectReport) -> Iterable[Fact]:
+    for note in report.notes:
+        yield Fact("note", safe(note))
+    for warning in report.warnings:
+        yield Fact("warning", safe(warning), "warning")
+
+
+def _closing(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    yield from _said(report)
+    yield Fact("time", seconds_text(report.seconds), "dim")
+
+
+_PARTS: tuple[Callable[[Report, Glyphs], Iterable[Fact]], ...] = (
+    _parameters,
+    _file,
+    _accuracy,
+    _latency,
+    _dropouts,
+    _checks,
+    _unprunable,
+    _layer_notes,
+    _closing,
+)
+
+
+def inspect_facts(report: InspectReport) -> list[Fact]:
+    """Return the lines above the tables of `inspect`: what the model says about itself."""
+    model = report.facts
+    opsets = ", ".join(f"{safe(domain) or 'onnx'} {version}" for domain, version in model.opsets)
+    where = ", weights in files of their own" if model.external else ""
+    weights = percent(report.weights / model.parameters) if model.parameters else percent(None)
+    found = [
+        Fact("format", f"IR version {model.ir_version}, opset {opsets or 'none'}"),
+        Fact("producer", safe(model.producer) or "not said"),
+        Fact("nodes", count(model.nodes)),
+        Fact("parameters", f"{count(model.parameters)}, {weights} of them in prunable layers"),
+    ]
+    if model.file_bytes is not None:
+        size = f"{bytes_text(model.file_bytes)} ({exact_bytes(model.file_bytes)} bytes){where}"
+        found.append(Fact("file", size))
+    notes = {row.layer: row.note for row in report.layers if row.note}
+    found += [Fact("note", f"{safe(name)}: {safe(note)}") for name, note in notes.items()]
+    return [*found, *_said(report)]

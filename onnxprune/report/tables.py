@@ -1,0 +1,195 @@
+"""The tables of the summaries as grids of text, before anybody decides how wide a line may be.
+
+A column is one entry of a list: its title, how a row fills it, how the totals row fills it, and its
+rank, which says when a narrow terminal does without it. All text is already safe to print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from onnxprune.report.format import (
+    Glyphs,
+    bytes_text,
+    count,
+    number,
+    percent,
+    plural,
+    ratio,
+    safe,
+    shape_text,
+)
+from onnxprune.report.report import (
+    DropoutRow,
+    InspectReport,
+    InspectRow,
+    LayerRow,
+    Report,
+    UnprunableRow,
+)
+
+__all__ = [
+    "Grid",
+    "Heading",
+    "dropout_grid",
+    "inspect_grid",
+    "layer_grid",
+    "unprunable_grid",
+]
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The head of a column."""
+
+    title: str
+    right: bool = False
+    """True for numbers, which are aligned at their right ends."""
+    rank: int = 0
+    """The column of the highest rank is the first to go where space is short; 0 always stays."""
+    prose: bool = False
+    """True for sentences, which a terminal wraps where names are shortened."""
+    plain_only: bool = False
+    """True for a column that only plain text shows."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of text: headings, rows, and a totals row (empty where there is nothing to add up)."""
+
+    headings: tuple[Heading, ...]
+    rows: tuple[tuple[str, ...], ...]
+    totals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Column(Generic[Row]):
+    heading: Heading
+    cell: Callable[[Row], str]
+    total: str = ""
+
+
+def _grid(columns: Sequence[_Column[Row]], rows: Sequence[Row]) -> Grid:
+    totals = tuple(column.total for column in columns)
+    return Grid(
+        headings=tuple(column.heading for column in columns),
+        rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
+        totals=totals if any(totals) else (),
+    )
+
+
+def _operators(row: LayerRow | InspectRow) -> str:
+    return ",".join(safe(operator) for operator in row.operators)
+
+
+def _size_pair(before: int, after: int, glyphs: Glyphs) -> str:
+    # Both parts have a fixed width ("1.23 MB" is the longest), so the arrows stand in line.
+    return f"{bytes_text(before):>7} {glyphs.arrow} {bytes_text(after):>7}"
+
+
+def layer_grid(report: Report, glyphs: Glyphs) -> Grid:
+    """Return the table of a pruning run: one row a layer, and the totals."""
+    columns: list[_Column[LayerRow]] = [
+        _Column(
+            Heading("layer"), lambda row: safe(row.layer), plural(len(report.layers), "layer")
+        ),
+        _Column(Heading("operator", rank=4), _operators),
+        _Column(Heading("shape", rank=1), lambda row: shape_text(row.shape)),
+        _Column(Heading("type", plain_only=True), lambda row: safe(row.dtype)),
+        _Column(Heading("std", right=True, rank=3), lambda row: number(row.std)),
+        _Column(Heading("threshold", right=True, rank=2), lambda row: number(row.threshold)),
+        _Column(
+            Heading("weights", right=True, plain_only=True),
+            lambda row: count(row.weights),
+            count(report.weights),
+        ),
+        _Column(
+            Heading("left", right=True, plain_only=True),
+            lambda row: count(row.kept),
+            count(report.kept),
+        ),
+        _Column(
+            Heading("kept", right=True),
+            lambda row: percent(row.kept_share),
+            percent(report.kept / report.weights if report.weights else None),
+        ),
+        _Column(
+            Heading("ratio", right=True),
+            lambda row: ratio(row.ratio),
+            ratio(report.parameter_ratio),
+        ),
+        _Column(Heading("stored", rank=5), lambda row: safe(row.stored_as)),
+        _Column(
+            Heading(f" before {glyphs.arrow} after", right=False),
+            lambda row: _size_pair(row.bytes_before, row.bytes_after, glyphs),
+            _size_pair(report.bytes_before, report.bytes_after, glyphs),
+        ),
+    ]
+    return _grid(columns, report.layers)
+
+
+# Which of the qualities' columns a narrow terminal keeps longest: the outer ones and q = 1.
+_QUALITY_RANKS = {1.0: 0, 2.0: 1, 0.5: 1}
+
+
+def inspect_grid(report: InspectReport) -> Grid:
+    """Return the table of `inspect`: one row a layer, its statistics, and its zeros at each q."""
+    columns: list[_Column[InspectRow]] = [
+        _Column(
+            Heading("layer"), lambda row: safe(row.layer), plural(len(report.layers), "layer")
+        ),
+        _Column(Heading("operator", rank=5), _operators),
+        _Column(Heading("shape"), lambda row: shape_text(row.shape)),
+        _Column(Heading("type", rank=8), lambda row: safe(row.dtype)),
+        _Column(Heading("min", right=True, rank=7), lambda row: number(row.minimum)),
+        _Column(Heading("max", right=True, rank=7), lambda row: number(row.maximum)),
+        _Column(Heading("mean", right=True, rank=6), lambda row: number(row.mean)),
+        _Column(Heading("std", right=True, rank=2), lambda row: number(row.std)),
+        _Column(
+            Heading("zeros", right=True),
+            lambda row: percent(row.zero_share),
+            percent(_zero_share(report, report.alive)),
+        ),
+    ]
+    columns += [_quality_column(report, index) for index in range(len(report.qualities))]
+    return _grid(columns, report.layers)
+
+
+def _quality_column(report: InspectReport, index: int) -> _Column[InspectRow]:
+    quality = report.qualities[index]
+    rank = _QUALITY_RANKS.get(quality, 4)
+    return _Column(
+        Heading(f"q={quality:g}", right=True, rank=rank),
+        lambda row: percent(row.zero_shares[index]) if row.kept else percent(None),
+        percent(_zero_share(report, report.kept[index])),
+    )
+
+
+def _zero_share(report: InspectReport, left: int) -> float | None:
+    return 1 - left / report.weights if report.weights else None
+
+
+def dropout_grid(rows: Sequence[DropoutRow]) -> Grid:
+    """Return the table of Dropout nodes as `inspect` lists them."""
+    columns: list[_Column[DropoutRow]] = [
+        _Column(Heading("dropout"), lambda row: safe(row.node)),
+        _Column(Heading("ratio", right=True), lambda row: number(row.before)),
+        _Column(Heading("note", prose=True), lambda row: safe(row.note)),
+    ]
+    return _grid(columns, rows)
+
+
+def unprunable_grid(rows: Sequence[UnprunableRow]) -> Grid:
+    """Return the table of weights that cannot be pruned, with the reasons."""
+    columns: list[_Column[UnprunableRow]] = [
+        _Column(Heading("not prunable"), lambda row: safe(row.name)),
+        _Column(Heading("operator"), lambda row: safe(row.operator)),
+        _Column(Heading("node", rank=2), lambda row: safe(row.node)),
+        _Column(Heading("shape", rank=1), lambda row: shape_text(row.shape)),
+        _Column(Heading("why", prose=True), lambda row: safe(row.reason)),
+    ]
+    return _grid(columns, rows)

@@ -1,0 +1,212 @@
+"""From a run to its report: every fact of the summary taken from where it was decided or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnx import TensorProto
+
+from .graph.dropout import DropoutSite
+from .graph.layer import Layer, LayerScan, Unprunable
+from .model.carriers import Decision, Stored, readers
+from .model.compressed import CompressedSize
+from .model.dtypes import type_name
+from .model.model import Model, element_count
+from .model.tensors import walk_graphs
+from .pruning.plan import LayerPlan
+from .report.report import (
+    CheckResult,
+    DropoutRow,
+    InspectReport,
+    InspectRow,
+    LayerRow,
+    ModelFacts,
+    Report,
+    Sizes,
+    UnprunableRow,
+    tool_version,
+)
+
+if TYPE_CHECKING:
+    from .pipeline import Pruned
+
+__all__ = ["Writing", "inspection", "summary"]
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What came of storing a pruned model, in a file or (output None) only in numbers."""
+
+    stored: Stored
+    bytes: int
+    gzip_input: CompressedSize
+    gzip_output: CompressedSize
+    seconds: float
+    output: Path | None = None
+    checks: tuple[CheckResult, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def summary(pruned: Pruned, writing: Writing) -> Report:
+    """The report of a pruning run."""
+    config, decisions = pruned.config, writing.stored.decisions
+    return Report(
+        version=tool_version(),
+        model=_model_name(pruned.source),
+        output=None if writing.output is None else str(writing.output),
+        dry_run=writing.output is None,
+        quality=config.quality,
+        sparsity=config.sparsity,
+        per_layer=config.per_layer,
+        format=config.format,
+        readers=readers(config.format),
+        layers=tuple(_layer_row(plan, decisions[plan.layer.address]) for plan in pruned.plans),
+        unprunable=tuple(map(_unprunable_row, pruned.scan.unprunable)),
+        dropouts=tuple(_dropout_row(site, after) for site, after in pruned.dropouts),
+        parameters=_parameters(pruned.source),
+        sizes=Sizes(
+            file_input=pruned.source.origin.file_bytes,
+            file_output=writing.bytes,
+            gzip_input=writing.gzip_input.bytes,
+            gzip_output=writing.gzip_output.bytes,
+            gzip_estimated=writing.gzip_input.estimated or writing.gzip_output.estimated,
+        ),
+        seconds=pruned.seconds + writing.seconds,
+        accuracy=pruned.accuracy,
+        checks=writing.checks,
+        warnings=_warnings(pruned),
+        notes=writing.notes,
+    )
+
+
+def _layer_row(plan: LayerPlan, decision: Decision) -> LayerRow:
+    layer, statistics = plan.layer, plan.statistics
+    untouched = plan.reason is not None
+    notes = [text for text in (plan.reason, *layer.notes, decision.reason) if text]
+    return LayerRow(
+        layer=layer.name,
+        operators=_operators(layer),
+        nodes=tuple(use.node for use in layer.uses),
+        shape=layer.shape,
+        dtype=type_name(layer.data_type),
+        mean=statistics.mean if statistics.alive else None,
+        std=statistics.std if statistics.alive else None,
+        quality=None if untouched else plan.quality,
+        threshold=None if untouched else plan.threshold,
+        weights=statistics.size,
+        alive_before=statistics.alive,
+        kept=plan.kept,
+        stored_as=decision.form,
+        bytes_before=decision.dense_bytes,
+        bytes_after=decision.stored_bytes,
+        note="; ".join(notes),
+    )
+
+
+def _warnings(pruned: Pruned) -> tuple[str, ...]:
+    """Things that a user may not expect of the result."""
+    emptied = [
+        plan.layer.name for plan in pruned.plans if plan.kept == 0 and plan.statistics.alive > 0
+    ]
+    if not emptied:
+        return ()
+    names = ", ".join(emptied[:3]) + (f" and {len(emptied) - 3} more" if emptied[3:] else "")
+    return (f"every weight of {names} is gone; give it a lower quality with --layer",)
+
+
+def inspection(
+    model: Model,
+    scan: LayerScan,
+    plans: Sequence[LayerPlan],
+    kept: Sequence[tuple[int, ...]],
+    dropouts: Sequence[DropoutSite],
+    qualities: tuple[float, ...],
+    seconds: float,
+) -> InspectReport:
+    """The report of a model as it is.
+
+    Args:
+        model: The model.
+        scan: Its layers and what is not prunable.
+        plans: A plan of each layer, for its statistics.
+        kept: For each plan, how many weights each quality would leave.
+        dropouts: Its Dropout nodes.
+        qualities: The qualities that were counted.
+        seconds: How long it took.
+    """
+    return InspectReport(
+        version=tool_version(),
+        model=_model_name(model),
+        facts=_model_facts(model),
+        qualities=qualities,
+        layers=tuple(map(_inspect_row, plans, kept)),
+        unprunable=tuple(map(_unprunable_row, scan.unprunable)),
+        dropouts=tuple(
+            DropoutRow(site.node, site.ratio, site.ratio, site.reason or "") for site in dropouts
+        ),
+        seconds=seconds,
+    )
+
+
+def _inspect_row(plan: LayerPlan, kept: tuple[int, ...]) -> InspectRow:
+    layer, statistics = plan.layer, plan.statistics
+    known = statistics.alive > 0
+    notes = [text for text in (plan.reason, *layer.notes) if text]
+    return InspectRow(
+        layer=layer.name,
+        operators=_operators(layer),
+        nodes=tuple(use.node for use in layer.uses),
+        shape=layer.shape,
+        dtype=type_name(layer.data_type),
+        mean=statistics.mean if known else None,
+        std=statistics.std if known else None,
+        minimum=statistics.minimum if statistics.size else None,
+        maximum=statistics.maximum if statistics.size else None,
+        weights=statistics.size,
+        alive=statistics.alive,
+        kept=() if plan.reason is not None else kept,
+        note="; ".join(notes),
+    )
+
+
+def _operators(layer: Layer) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(use.op_type for use in layer.uses))
+
+
+def _unprunable_row(item: Unprunable) -> UnprunableRow:
+    return UnprunableRow(item.name, item.node, item.op_type, item.shape, item.reason)
+
+
+def _dropout_row(site: DropoutSite, after: float) -> DropoutRow:
+    return DropoutRow(site.node, site.ratio, after, site.reason or "")
+
+
+def _model_name(model: Model) -> str:
+    if model.origin.path is not None:
+        return str(model.origin.path)
+    return model.proto.graph.name or "model in memory"
+
+
+def _parameters(model: Model) -> int:
+    """Elements of every constant of one axis or more; scalars and strings are no parameters."""
+    return sum(
+        element_count(tensor)
+        for tensor in model.tensors.values()
+        if tensor.dims and tensor.data_type != TensorProto.STRING
+    )
+
+
+def _model_facts(model: Model) -> ModelFacts:
+    proto = model.proto
+    return ModelFacts(
+        ir_version=proto.ir_version,
+        opsets=tuple((opset.domain, opset.version) for opset in proto.opset_import),
+        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
+        parameters=_parameters(model),
+        nodes=sum(len(graph.node) for _, graph in walk_graphs(proto)),
+        file_bytes=model.origin.file_bytes,
+        external=model.origin.external,
+    )

@@ -1,0 +1,118 @@
+"""The only place that opens onnxruntime sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import OnnxPruneError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["CannotRun", "Feeds", "open_session", "random_feeds", "run"]
+
+Feeds = Mapping[str, Any]
+
+#: onnxruntime's names of tensor types, as numpy types.
+ELEMENTS: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_,
+    "tensor(string)": np.str_,
+}
+#: Sizes tried, in turn, for every axis whose size the model leaves open.
+OPEN_SIZES = (1, 4, 16, 64, 224)
+
+
+class CannotRun(OnnxPruneError):
+    """onnxruntime is absent, rejects the model, or fails while running it."""
+
+
+def open_session(model: Path | bytes, *, light: bool = False) -> onnxruntime.InferenceSession:
+    """An onnxruntime CPU session.
+
+    Args:
+        model: Path of a model file, or its bytes.
+        light: Skip graph optimization and weight packing: quicker to open, for one run.
+
+    Raises:
+        CannotRun: onnxruntime is not installed or does not accept the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise CannotRun(f"onnxruntime is not installed ({error})") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.use_deterministic_compute = True
+    if light:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many unrelated types
+        raise CannotRun(f"onnxruntime does not load it: {_first_line(error)}") from error
+
+
+def run(session: onnxruntime.InferenceSession, feeds: Feeds) -> list[Any]:
+    """All outputs for one set of inputs; raises CannotRun where onnxruntime fails."""
+    try:
+        return list(session.run(None, dict(feeds)))
+    except Exception as error:  # onnxruntime raises many unrelated types
+        raise CannotRun(f"onnxruntime does not run it: {_first_line(error)}") from error
+
+
+def random_feeds(session: onnxruntime.InferenceSession, seed: int = 0) -> Iterator[Feeds]:
+    """Seeded random inputs, once for every guess at the sizes that the model leaves open.
+
+    Raises:
+        CannotRun: An input is not a tensor (a sequence, a map, an optional).
+    """
+    inputs = session.get_inputs()
+    strange = [value.name for value in inputs if value.type not in ELEMENTS]
+    if strange:
+        raise CannotRun(f"input '{strange[0]}' is not a plain tensor")
+    is_open = any(not isinstance(size, int) for value in inputs for size in value.shape)
+    for open_size in OPEN_SIZES if is_open else OPEN_SIZES[:1]:
+        random = np.random.default_rng(seed)
+        yield {
+            value.name: _sample(random, value.type, _shape(value.shape, open_size))
+            for value in inputs
+        }
+
+
+def _shape(shape: list[Any], open_size: int) -> tuple[int, ...]:
+    """Concrete shape; the first axis, if open, is a batch of one."""
+    sizes = [size if isinstance(size, int) else open_size for size in shape]
+    if shape and not isinstance(shape[0], int):
+        sizes[0] = 1
+    return tuple(sizes)
+
+
+def _sample(random: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Random values that most models accept: floats around 0, whole numbers 0 and 1."""
+    dtype = np.dtype(ELEMENTS[kind])
+    if dtype.kind == "f":
+        return random.standard_normal(shape).astype(dtype)
+    if dtype.kind == "U":
+        return np.full(shape, "a")
+    return random.integers(0, 2, shape).astype(dtype)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,192 @@
+"""Proof that a written file is the model it should be, before it takes the target's place."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto
+
+from .errors import OutputError
+from .model.load import load
+from .model.model import Model, payload_key
+from .model.save import INLINE_LIMIT, serialised
+from .model.tensors import TensorAddress
+from .report.report import CheckResult
+from .runtime import CannotRun, Feeds, open_session, random_feeds, run
+
+__all__ = ["check_format", "check_runtime", "check_weights"]
+
+#: Above this size sessions are opened without optimization, and the checker reads the structure.
+LARGE = 64 * 2**20
+#: Above this size the outputs of a second, in-memory copy of the model are not computed.
+HUGE = 2**30
+
+Decoder = Callable[[Model, TensorAddress], np.ndarray | None]
+
+
+def check_weights(path: Path, expected: Model, decode: Decoder) -> CheckResult:
+    """Read the file back: every constant tensor has the bytes that it should have.
+
+    Args:
+        path: The written file.
+        expected: The pruned model in memory.
+        decode: Gives the stored elements of a tensor that is not a tensor in the file (gap code).
+
+    Raises:
+        OutputError: A tensor is missing or differs.
+    """
+    written = load(path)
+    count = 0
+    for address, tensor in expected.tensors.items():
+        if tensor.data_type == TensorProto.STRING:
+            continue
+        count += 1
+        if not _equal_bytes(written, expected, address, tensor, decode):
+            raise OutputError(
+                f"the written file differs from the pruned model at tensor '{address}'; nothing "
+                "was kept: try --format dense, and please report this"
+            )
+    return CheckResult("weights", "passed", f"{count} tensors read back bit for bit")
+
+
+def _equal_bytes(
+    written: Model, expected: Model, address: TensorAddress, tensor: TensorProto, decode: Decoder
+) -> bool:
+    want = expected.payload(tensor)
+    found = written.tensors.get(address)
+    if found is None:
+        values = decode(written, address)
+        return values is not None and np.array_equal(
+            values.reshape(-1).view(np.uint8), want.array().view(np.uint8)
+        )
+    if (found.data_type, list(found.dims)) != (tensor.data_type, list(tensor.dims)):
+        return False
+    have = written.payload(found)
+    pairs = itertools.zip_longest(have.chunks(), want.chunks())
+    return have.nbytes == want.nbytes and all(
+        np.array_equal(a.view(np.uint8), b.view(np.uint8)) for a, b in pairs
+    )
+
+
+def check_format(path: Path, size: int, original: Model) -> CheckResult:
+    """Pass the file through the ONNX checker; raises OutputError where only the result fails."""
+    failure = _checker_failure(path, size)
+    if failure is None:
+        detail = "valid" if size <= LARGE else "valid structure (weights are checked on their own)"
+        return CheckResult("onnx checker", "passed", detail)
+    before = _structure_failure(original)
+    if before is not None:
+        return CheckResult("onnx checker", "skipped", f"the input itself fails it: {before}")
+    raise OutputError(
+        f"the written file fails the ONNX checker ({failure}); nothing was kept: try "
+        "--format dense, and please report this"
+    )
+
+
+def _checker_failure(path: Path, size: int) -> str | None:
+    if size > LARGE:
+        return _structure_failure(load(path))
+    return _failure(os.fspath(path))
+
+
+def _structure_failure(model: Model) -> str | None:
+    """What the checker says of the graph; big tensors stand in with a byte instead of their own."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    for tensor in Model(proto).tensors.values():
+        if payload_key(tensor) is not None:
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.raw_data = b"\0"
+    return _failure(proto)
+
+
+def _failure(model: ModelProto | str) -> str | None:
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # the checker raises unrelated types, some of them from C++
+        lines = str(error).strip().splitlines()
+        return lines[0] if lines else type(error).__name__
+    return None
+
+
+def check_runtime(path: Path, size: int, expected: Model) -> CheckResult:
+    """Run the file in onnxruntime on random inputs; outputs equal the in-memory model's.
+
+    Raises:
+        OutputError: The in-memory model runs and the file does not, or outputs differ.
+    """
+    light = size > LARGE
+    try:
+        if size > HUGE:
+            return _run_alone(path)
+        feeds, want = _reference(expected, light)
+    except CannotRun as error:
+        return CheckResult("onnxruntime", "skipped", str(error))
+    try:
+        have = run(open_session(path, light=light), feeds)
+    except CannotRun as error:
+        raise OutputError(
+            f"the written file does not run ({error}) where the model in memory does; nothing "
+            "was kept: try --format dense, and please report this"
+        ) from error
+    if same_outputs(have, want):
+        return CheckResult("onnxruntime", "passed", "outputs equal on random inputs")
+    _, again = _reference(expected, light)
+    if not same_outputs(want, again):
+        return CheckResult("onnxruntime", "skipped", "outputs differ from run to run")
+    raise OutputError(
+        "the written file gives other outputs than the model in memory; nothing was kept: try "
+        "--format dense, and please report this"
+    )
+
+
+def _run_alone(path: Path) -> CheckResult:
+    session = open_session(path, light=True)
+    _first_run(session)
+    return CheckResult("onnxruntime", "passed", "runs on random inputs (over 1 GB: not compared)")
+
+
+def _reference(model: Model, light: bool) -> tuple[Feeds, list[Any]]:
+    """Inputs that the in-memory model runs on, and its outputs."""
+    joined = serialised(model.proto, model.payloads)
+    if joined.size > INLINE_LIMIT:
+        raise CannotRun("the model is over 2 GB")
+    session = open_session(b"".join(joined.blocks()), light=light)
+    return _first_run(session)
+
+
+def _first_run(session: Any) -> tuple[Feeds, list[Any]]:
+    failure = CannotRun("there are no inputs to try")
+    for feeds in random_feeds(session):
+        try:
+            return feeds, run(session, feeds)
+        except CannotRun as error:
+            failure = error
+    raise failure
+
+
+def same_outputs(have: Any, want: Any) -> bool:
+    """Whether two results of a run are equal bit for bit (NaN equals itself)."""
+    if isinstance(want, np.ndarray):
+        return (
+            isinstance(have, np.ndarray)
+            and have.dtype == want.dtype
+            and have.shape == want.shape
+            and (have.tolist() == want.tolist() if want.dtype == object else _same(have, want))
+        )
+    if isinstance(want, (list, tuple)):
+        return len(have) == len(want) and all(map(same_outputs, have, want))
+    if isinstance(want, dict):
+        return have.keys() == want.keys() and all(same_outputs(have[k], want[k]) for k in want)
+    return bool(have == want)
+
+
+def _same(have: np.ndarray, want: np.ndarray) -> bool:
+    return have.tobytes() == want.tobytes()

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from onnxprune.errors import OutputError
+from onnxprune.model.staging import check_target, staging, write_text
+
+
+def test_file_appears_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "new"
+
+
+def test_failure_keeps_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "m.onnx"
+    target.write_text("old")
+    with pytest.raises(OutputError, match="No space left"), staging(target) as stage:
+        (stage.folder / "m.onnx").write_text("half")
+        raise OSError(28, "No space left on device")
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_commit_moves_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[str] = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(Path(b).name), real(a, b)))
+    with staging(tmp_path / "m.onnx") as stage:
+        for name in ("m.onnx", "m.onnx.data"):
+            (stage.folder / name).write_text(name)
+        stage.commit(["m.onnx.data", "m.onnx"])
+    assert moved == ["m.onnx.data", "m.onnx"]
+
+
+def test_target_rules(tmp_path: Path) -> None:
+    source, old = tmp_path / "m.onnx", tmp_path / "old.onnx"
+    source.write_text("model")
+    old.write_text("old")
+    link = tmp_path / "link.onnx"
+    link.symlink_to(source)
+
+    def refused(output: Path, match: str, *, overwrite: bool = True) -> None:
+        with pytest.raises(OutputError, match=match):
+            check_target(output, overwrite=overwrite, inputs=(source,))
+
+    refused(source, "input file")
+    refused(link, "input file")
+    refused(tmp_path, "is a folder")
+    refused(tmp_path / "no" / "m.onnx", "does not exist")
+    refused(old, "--overwrite", overwrite=False)
+    refused(Path("/dev/null"), "not a regular file")
+    assert check_target(old, overwrite=True, inputs=(source,)) == old
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    old, link = tmp_path / "old.onnx", tmp_path / "link.onnx"
+    old.write_text("old")
+    link.symlink_to(old)
+    assert check_target(link, overwrite=True, inputs=()) == Path(os.path.realpath(old))
