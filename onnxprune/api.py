@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
-from .config import Form, PruneConfig
+from .config import Format, PruneConfig
 from .model.carriers import store
 from .model.save import to_proto
 from .model.sources import read, to_graphsurgeon, to_ir, to_program
+from .model.staging import check_target
 from .pipeline import (
     Progress,
     Pruned,
@@ -67,7 +68,7 @@ class Result:
         self._report = write_pruned(self._pruned, Path(path), overwrite=overwrite)
         return self._report
 
-    def to_proto(self, format: Form = "dense") -> ModelProto:
+    def to_proto(self, format: Format = "dense") -> ModelProto:
         """The pruned model as one message, dense or in a sparse form (`PruneConfig.format`)."""
         model = self._pruned.model
         if format != "dense":
@@ -97,7 +98,7 @@ def prune(
     layers: Mapping[str, float | None] | None = None,
     exclude: Sequence[str] = (),
     embeddings: bool = False,
-    format: Form = "sparse",
+    format: Format = "sparse",
     check: bool = True,
     allow_nonfinite: bool = False,
     val: str | os.PathLike[str] | None = None,
@@ -179,7 +180,7 @@ def prune_file(
     target = default_output(source) if output is None else output
     model = read(source)
     if not dry_run:
-        refuse_early(model, target, overwrite=overwrite)
+        check_target(target, overwrite=overwrite, inputs=model.origin.files)
     pruned = prune_model(model, config, val=val, progress=progress)
     if dry_run:
         return report_unwritten(pruned)

@@ -1,7 +1,7 @@
 """What to prune and where to write it: validated once, shared by the command line and Python.
 
-One field is one flag is one docstring: a field's ``help`` metadata is what ``onnxprune --help`` prints
-for its flag and what the class's own docstring says about it.
+One field is one flag is one docstring: a field's ``help`` metadata is what ``onnxprune --help``
+prints for its flag and what the class's own docstring says about it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from onnxprune.errors import UsageError
+from .errors import UsageError
 
 __all__ = [
     "DEFAULT_QUALITY",
@@ -72,12 +72,14 @@ class PruneConfig:
     embeddings: bool = _option(False, "Prune embedding tables (2-D tables read by Gather) too.")
     format: Format = _option(
         "sparse",
-        "How to store pruned weights where that saves bytes: sparse (onnxruntime reads it),"
-        " constant (onnxruntime and OpenVINO), gaps (every runtime, the smallest),"
-        " dense (plain tensors).",
+        "How to store pruned weights where that saves bytes: sparse (the default, for onnxruntime),"
+        " constant (for onnxruntime and OpenVINO), gaps (for every runtime, the smallest), or dense"
+        " (plain tensors).",
     )
     check: bool = _option(
-        True, "Run the written model in onnxruntime on random inputs and compare its outputs."
+        True,
+        "Check the written model, at last by running it in onnxruntime on random inputs (the"
+        " default).",
     )
     allow_nonfinite: bool = _option(
         False, "Leave alone layers that hold NaN or infinity, where they are an error otherwise."

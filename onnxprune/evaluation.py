@@ -64,8 +64,8 @@ def top1(session: onnxruntime.InferenceSession, samples: Samples) -> float:
         classes = _classes(run(session, feeds)[0])[: len(labels)]
         if classes.shape != labels.shape:
             raise DataError(
-                f"the model's first output gives {classes.shape[0]} classes for {len(labels)} "
-                "samples; --val measures models that classify each sample"
+                f"the model's first output has {classes.shape[0]} rows for {len(labels)} samples; "
+                "--val measures models that classify each sample"
             )
         right += int((classes == labels).sum())
     return right / len(samples)
@@ -76,7 +76,7 @@ def _classes(output: object) -> np.ndarray:
     scores = np.asarray(output)
     if scores.dtype.kind in "iu" and scores.size == len(scores):
         return scores.reshape(-1)
-    if scores.dtype.kind != "f" or scores.ndim < 2 or scores.size != np.prod(scores.shape[:2]):
+    if scores.dtype.kind != "f" or scores.ndim < 2 or scores.size != len(scores) * scores.shape[1]:
         raise DataError(
             f"the model's first output is {scores.dtype} of shape {scores.shape}; --val measures "
             "models whose first output is a row of class scores"

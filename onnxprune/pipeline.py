@@ -160,7 +160,7 @@ def write_pruned(
             check; the old file, if any, is then still there.
     """
     started = time.perf_counter()
-    inputs = _input_files(pruned.source)
+    inputs = pruned.source.origin.files
     target = check_target(output, overwrite=overwrite, inputs=inputs)
     stored, external, notes = _stored(pruned)
     with staging(target) as stage:
@@ -206,15 +206,13 @@ def _stored(pruned: Pruned) -> tuple[Stored, bool, tuple[str, ...]]:
 def _checks(
     path: Path, size: int, pruned: Pruned, progress: Progress | None
 ) -> tuple[CheckResult, ...]:
-    """Every check of the written file, or one that says that there was none."""
-    if not pruned.config.check:
-        return (CheckResult("written file", "skipped", "--no-check"),)
+    """The written file is read back and checked always, and run unless that was declined."""
     _tell(progress, "checking")
-    return (
-        verify.check_weights(path, pruned.model, decode),
-        verify.check_format(path, size, pruned.source),
-        verify.check_runtime(path, size, pruned.model),
-    )
+    weights = verify.check_weights(path, pruned.model, decode)
+    form = verify.check_format(path, size, pruned.source)
+    if not pruned.config.check:
+        return weights, form, CheckResult("onnxruntime", "skipped", "--no-check")
+    return weights, form, verify.check_runtime(path, size, pruned.model)
 
 
 def _gzip_sizes(
@@ -228,17 +226,11 @@ def _gzip_sizes(
 
 
 def _gzip_input(source: Model) -> CompressedSize:
-    files = _input_files(source)
-    if files:
+    if files := source.origin.files:
         buffers = [map_file(file) for file in files]
         return compressed_size(file_blocks(buffers), sum(map(len, buffers)))
     joined = serialised(source.proto, source.payloads)
     return compressed_size(joined.blocks(), joined.size)
-
-
-def _input_files(source: Model) -> tuple[Path, ...]:
-    path = source.origin.path
-    return (*((path,) if path is not None else ()), *source.origin.data_files)
 
 
 def _tell(progress: Progress | None, what: str) -> None:

@@ -81,9 +81,10 @@ def read_samples(path: Path, inputs: list[InputSpec]) -> Samples:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if isinstance(archive, np.ndarray):
-                raise DataError(f"'{path}' is a single array; save inputs and labels as .npz")
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise DataError(f"'{path}' is a single array; save inputs and labels as .npz")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         reason = error.strerror or error

@@ -51,7 +51,7 @@ class Read(NamedTuple):
     """One reading of a value: the node and the input position."""
 
     node: Node
-    index: int
+    position: int
 
 
 @dataclass(eq=False)
@@ -86,6 +86,7 @@ class ModelIndex:
     """
 
     def __init__(self, proto: ModelProto) -> None:
+        """Index all graphs of a model; malformed ones too."""
         self.proto = proto
         self.graphs: list[Graph] = []
         self.producers: dict[Value, tuple[Node, int]] = {}

@@ -56,7 +56,7 @@ def conv_transpose(node: NodeProto, index: int, rank: int) -> tuple[Role, ...] |
 
 
 def _taps(count: int) -> tuple[Role, ...]:
-    return ("tap",) * count
+    return tuple("tap" for _ in range(count))
 
 
 def left(node: NodeProto, index: int, rank: int) -> tuple[Role, ...] | None:
@@ -79,7 +79,7 @@ def _matrix(
     if rank < 1 or swapped is None or batched is None:
         return None
     first, second = plain[::-1] if swapped else plain
-    groups: tuple[Role, ...] = ("group",) * (rank - 2)
+    groups: list[Role] = ["group"] * (rank - 2)
     # transBatch moves the rows in front of the batch axes (FusedMatMul of onnxruntime).
     return (first, *groups, second) if batched else (*groups, first, second)
 

@@ -28,6 +28,8 @@ class Operand:
         either: whether activations are as usual here as weights (a side of a matrix product).
         table: whether rows are looked up, not multiplied: an embedding.
         packed: why such weights cannot be pruned at all.
+        least_rank: tensors of fewer axes are no weights here.
+        unless: input that is the weight where both are constant and this one is no stored matrix.
     """
 
     index: int
@@ -38,6 +40,8 @@ class Operand:
     either: bool = False
     table: bool = False
     packed: str | None = None
+    least_rank: int = 0
+    unless: int | None = None
 
 
 def _weight(index: int, how: Layout) -> tuple[Operand, ...]:
@@ -51,8 +55,9 @@ def _codes(
     zero_point: int | None,
     *,
     either: bool = False,
+    unless: int | None = None,
 ) -> Operand:
-    return Operand(index, how, scale, zero_point, quantized=True, either=either)
+    return Operand(index, how, scale, zero_point, quantized=True, either=either, unless=unless)
 
 
 def _packed(reason: str, *indices: int) -> tuple[Operand, ...]:
@@ -67,11 +72,11 @@ _EXPERTS = layout.fixed("group", "output", "input")
 _DENSE = layout.fixed("input", "output")
 _LINEAR = _weight(1, _DENSE)
 _PRODUCT = (
-    Operand(0, layout.left, either=True),
+    Operand(0, layout.left, either=True, unless=1),
     Operand(1, layout.right, either=True),
 )
 # The second operand of a Gemm is its weight by convention: where it is not a constant, say so.
-_GEMM = (Operand(0, layout.left, either=True), Operand(1, layout.right))
+_GEMM = (Operand(0, layout.left, either=True, unless=1), Operand(1, layout.right))
 _RNN = (Operand(1, _RECURRENT), Operand(2, _RECURRENT))
 _QLINEAR_CONV = (_codes(3, layout.conv, 4, 5),)
 _QLINEAR_CONV_TRANSPOSE = (_codes(3, layout.conv_transpose, 4, 5),)
@@ -94,11 +99,11 @@ _STANDARD: dict[str, tuple[Operand, ...]] = {
     "QLinearConv": _QLINEAR_CONV,
     "ConvInteger": (_codes(1, layout.conv, None, 3),),
     "QLinearMatMul": (
-        _codes(0, layout.left, 1, 2, either=True),
+        _codes(0, layout.left, 1, 2, either=True, unless=3),
         _codes(3, layout.right, 4, 5, either=True),
     ),
     "MatMulInteger": (
-        _codes(0, layout.left, None, 2, either=True),
+        _codes(0, layout.left, None, 2, either=True, unless=1),
         _codes(1, layout.right, None, 3, either=True),
     ),
     "Gather": _TABLE,
@@ -119,7 +124,7 @@ _MICROSOFT: dict[str, tuple[Operand, ...]] = {
     "FusedGemm": _GEMM,
     "GemmFastGelu": _weight(1, layout.right),
     "GemmFloat8": (
-        _codes(0, layout.left, 3, None, either=True),
+        _codes(0, layout.left, 3, None, either=True, unless=1),
         _codes(1, layout.right, 4, None),
     ),
     "RouterGateUpProj": _LINEAR,
@@ -132,13 +137,13 @@ _MICROSOFT: dict[str, tuple[Operand, ...]] = {
     "AttnLSTM": (*_RNN, *(Operand(i, _RECURRENT_TURNED) for i in (8, 9, 13))),
     "MoE": tuple(Operand(i, _EXPERTS) for i in (2, 4, 6)),
     "QLinearConv": _QLINEAR_CONV,
-    "QGemm": (_codes(0, layout.left, 1, 2, either=True), _codes(3, layout.right, 4, 5)),
+    "QGemm": (_codes(0, layout.left, 1, 2, either=True, unless=3), _codes(3, layout.right, 4, 5)),
     "MatMulInteger16": (
-        _codes(0, layout.left, None, None, either=True),
+        _codes(0, layout.left, None, None, either=True, unless=1),
         _codes(1, layout.right, None, None, either=True),
     ),
     "MatMulIntegerToFloat": (
-        _codes(0, layout.left, 2, 4, either=True),
+        _codes(0, layout.left, 2, 4, either=True, unless=1),
         _codes(1, layout.right, 3, 5, either=True),
     ),
     "DynamicQuantizeMatMul": (_codes(1, layout.right, 2, 3),),
@@ -188,6 +193,6 @@ def operands(node: Node) -> tuple[Operand, ...]:
     """Inputs of a node that may be weights; none for an operator that the table does not know."""
     if node.op_type == "Einsum" and not node.domain:
         count = len(node.inputs)
-        return tuple(Operand(i, layout.einsum, either=True) for i in range(count))
+        return tuple(Operand(i, layout.einsum, either=True, least_rank=2) for i in range(count))
     table = _TABLES.get(node.domain)
     return table.get(node.op_type, ()) if table is not None else ()

@@ -25,16 +25,14 @@ def stored_quantization(
     Args:
         view: the codes as the operator that dequantises sees them.
         stored_shape: shape of the stored tensor.
-        scale: None where the operator takes none; else 0-d, 1-d along `axis`, or of the view's rank.
+        scale: None where the operator takes none; 0-d, 1-d along `axis`, or of the view's rank.
         zero_point: as `scale`.
         axis: axis of the view that 1-d parameters run along; None where unknown.
         block_size: codes per block along `axis`; 0 means not blocked.
     """
     parameters = [p for p in (scale, zero_point) if p is not None]
     if all(p.size == 1 for p in parameters):
-        return Quantization(
-            None if scale is None else scale.reshape(()), zero_point.reshape(())
-        )
+        return Quantization(None if scale is None else scale.reshape(()), zero_point.reshape(()))
     shape = next(p.shape for p in parameters if p.size > 1)
     rank = view.rank
     if rank is None:
@@ -42,23 +40,31 @@ def stored_quantization(
     if len(shape) == 1 and not block_size:
         if axis is None or not -rank <= axis < rank:
             return f"its scale of shape {_text(shape)} does not say which axis it runs along"
-        return _along_axis(view, scale, zero_point, axis % rank)
+        return _along_axis(view, stored_shape, scale, zero_point, axis % rank)
     if len(shape) == rank:
         return _blocked(view, stored_shape, scale, zero_point, axis, block_size)
     return f"its scale of shape {_text(shape)} does not fit its own {_text(view.shape or ())}"
 
 
 def _along_axis(
-    view: View, scale: np.ndarray | None, zero_point: np.ndarray, axis: int
+    view: View,
+    stored_shape: Sequence[int],
+    scale: np.ndarray | None,
+    zero_point: np.ndarray,
+    axis: int,
 ) -> Quantization | str:
     """Parameters with one entry per index of an axis."""
     size = (view.shape or ())[axis]
     for parameter in (scale, zero_point):
         if parameter is not None and parameter.size not in (1, size):
             return f"its {parameter.size} scales do not fit its axis of size {size}"
-    if view.axes[axis] < 0:
+    stored_axis = view.axes[axis]
+    if stored_axis < 0:
         return "its scales run along an axis that a Reshape hides"
-    return Quantization(_flat(scale), _required(zero_point), view.axes[axis], 0)
+    if stored_shape[stored_axis] != size:
+        return "its scales run along an axis that is cut or joined first"
+    stored_scale = None if scale is None else _flat(scale)
+    return Quantization(stored_scale, _flat(zero_point), stored_axis)
 
 
 def _blocked(
@@ -76,7 +82,7 @@ def _blocked(
     if not block_size:
         long = [i for i in range(rank) if given[i] > 1]
         if len(long) == 1:
-            return _along_axis(view, scale, zero_point, long[0])
+            return _along_axis(view, stored_shape, scale, zero_point, long[0])
         if not differing:
             axis, block_size = rank - 1, 1
         elif len(differing) == 1 and given[differing[0]] == 1:
@@ -87,38 +93,29 @@ def _blocked(
     blocks = -(-shape[axis] // block_size)
     if given[axis] != blocks or any(i != axis for i in differing):
         return f"its scale of shape {_text(given)} does not fit its own {_text(shape)}"
-    if any(i not in view.axes and size != 1 for i, size in enumerate(stored_shape)) or (
-        view.axes[axis] < 0
-    ):
-        return "its scales run along an axis that a Reshape hides"
-    turned = [_onto_stored(view, len(stored_shape), p) for p in (scale, zero_point)]
-    return Quantization(turned[0], _required(turned[1]), view.axes[axis], block_size)
+    kept = {stored: size for stored, size in zip(view.axes, shape, strict=True) if stored >= 0}
+    if any(kept.get(i, 1) != size for i, size in enumerate(stored_shape)) or view.axes[axis] < 0:
+        return "its scales run along axes that are hidden, cut or joined first"
+    stored_rank = len(stored_shape)
+    stored_scale = None if scale is None else _onto_stored(view, stored_rank, scale)
+    codes_zero = _onto_stored(view, stored_rank, zero_point)
+    return Quantization(stored_scale, codes_zero, view.axes[axis], block_size)
 
 
-def _onto_stored(view: View, stored_rank: int, given: np.ndarray | None) -> np.ndarray | None:
+def _onto_stored(view: View, stored_rank: int, given: np.ndarray) -> np.ndarray:
     """Axes of a blocked parameter in stored order."""
-    if given is None or given.size == 1:
-        return _flat(given)
-    order = [i for i in np.argsort(view.axes, kind="stable") if view.axes[i] >= 0]
+    if given.size == 1:
+        return given.reshape(())
+    order = [int(i) for i in np.argsort(view.axes, kind="stable") if view.axes[i] >= 0]
+    rest = [i for i in range(given.ndim) if view.axes[i] < 0]
     sizes = [1] * stored_rank
     for i in order:
         sizes[view.axes[i]] = given.shape[i]
-    rest = [i for i in range(given.ndim) if view.axes[i] < 0]
     return given.transpose([*order, *rest]).reshape(sizes)
 
 
-def _flat(parameter: np.ndarray | None) -> np.ndarray | None:
-    if parameter is None:
-        return None
-    return parameter.reshape(()) if parameter.size == 1 else parameter.reshape(-1)
-
-
-def _required(parameter: np.ndarray | None) -> np.ndarray:
-    return np.zeros((), np.int8) if parameter is None else _not_scalar_shape(parameter)
-
-
-def _not_scalar_shape(parameter: np.ndarray) -> np.ndarray:
-    return parameter.reshape(()) if parameter.size == 1 else parameter
+def _flat(parameter: np.ndarray) -> np.ndarray:
+    return parameter.reshape(() if parameter.size == 1 else -1)
 
 
 def _text(shape: Sequence[int]) -> str:
@@ -129,13 +126,10 @@ def same_quantization(one: Quantization, two: Quantization) -> bool:
     """Whether two readers of a tensor give its codes the same values, as far as both tell."""
     if one is two:
         return True
-    scales = (one.scale, two.scale)
-    return (
-        np.array_equal(one.zero_point, two.zero_point)
-        and (one.axis == two.axis or one.zero_point.ndim == 0)
-        and (None in (type(scales[0]), type(scales[1])) or _equal(*scales))
+    if not np.array_equal(one.zero_point, two.zero_point):
+        return False
+    if one.scale is None or two.scale is None:
+        return True
+    return (one.axis, one.block_size) == (two.axis, two.block_size) and np.array_equal(
+        one.scale, two.scale
     )
-
-
-def _equal(one: np.ndarray | None, two: np.ndarray | None) -> bool:
-    return one is None or two is None or np.array_equal(one, two)

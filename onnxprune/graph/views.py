@@ -16,7 +16,11 @@ __all__ = [
     "UNIT",
     "View",
     "flattened",
+    "joined",
+    "obscured",
     "reshaped",
+    "sliced",
+    "split",
     "squeezed",
     "stored_roles",
     "transposed",
@@ -61,7 +65,8 @@ def whole(shape: Sequence[int]) -> View:
     return View(tuple(shape), tuple(range(len(shape))))
 
 
-def _obscured(view: View) -> View:
+def obscured(view: View) -> View:
+    """After something that hides the shape until the model runs."""
     return replace(view, shape=None, axes=())
 
 
@@ -72,18 +77,18 @@ def transposed(view: View, permutation: Sequence[int] | None) -> View:
     shape, axes, rank = view.shape, view.axes, len(view.shape)
     order = list(range(rank))[::-1] if permutation is None else list(permutation)
     if sorted(order) != list(range(rank)):
-        return _obscured(view)
+        return obscured(view)
     return replace(view, shape=tuple(shape[i] for i in order), axes=tuple(axes[i] for i in order))
 
 
 def unsqueezed(view: View, positions: Sequence[int] | None) -> View:
     """After an Unsqueeze."""
     if view.shape is None or positions is None:
-        return _obscured(view)
+        return obscured(view)
     rank = len(view.shape) + len(positions)
     new = {position % rank if rank else 0 for position in positions}
     if len(new) != len(positions) or any(not -rank <= p < rank for p in positions):
-        return _obscured(view)
+        return obscured(view)
     kept = iter(zip(view.shape, view.axes, strict=True))
     seen = [(1, UNIT) if position in new else next(kept) for position in range(rank)]
     return replace(view, shape=tuple(s for s, _ in seen), axes=tuple(a for _, a in seen))
@@ -99,7 +104,7 @@ def squeezed(view: View, positions: Sequence[int] | None) -> View:
     else:
         gone = {position % rank for position in positions if -rank <= position < rank}
     if any(view.shape[i] != 1 for i in gone):
-        return _obscured(view)
+        return obscured(view)
     kept = [i for i in range(rank) if i not in gone]
     shape = tuple(view.shape[i] for i in kept)
     return replace(view, shape=shape, axes=tuple(view.axes[i] for i in kept))
@@ -108,10 +113,10 @@ def squeezed(view: View, positions: Sequence[int] | None) -> View:
 def flattened(view: View, axis: int | None) -> View:
     """After a Flatten to two axes."""
     if view.shape is None or axis is None:
-        return _obscured(view)
+        return obscured(view)
     shape, rank = view.shape, len(view.shape)
     if not -rank <= axis <= rank:
-        return _obscured(view)
+        return obscured(view)
     cut = axis + rank if axis < 0 else axis
     return reshaped(view, (_product(shape[:cut]), _product(shape[cut:])))
 
@@ -119,10 +124,10 @@ def flattened(view: View, axis: int | None) -> View:
 def reshaped(view: View, target: Sequence[int] | None, *, allow_zero: bool = False) -> View:
     """After a Reshape: axes whose borders survive are kept, the others are hidden."""
     if view.shape is None or target is None:
-        return _obscured(view)
+        return obscured(view)
     shape = _target_shape(view.shape, target, allow_zero)
     if shape is None:
-        return _obscured(view)
+        return obscured(view)
     axes = [UNIT if size == 1 else HIDDEN for size in shape]
     before = [i for i, size in enumerate(view.shape) if size != 1]
     after = [i for i, size in enumerate(shape) if size != 1]
@@ -172,6 +177,60 @@ def _aligned(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int
     return pairs
 
 
+def sliced(
+    view: View,
+    starts: Sequence[int] | None,
+    ends: Sequence[int] | None,
+    axes: Sequence[int] | None,
+    steps: Sequence[int] | None,
+) -> View:
+    """After a Slice; no axes mean the first ones, no steps mean 1."""
+    if view.shape is None or starts is None or ends is None:
+        return obscured(view)
+    along = list(range(len(starts))) if axes is None else list(axes)
+    strides = [1] * len(starts) if steps is None else list(steps)
+    if len({len(starts), len(ends), len(along), len(strides)}) != 1 or 0 in strides:
+        return obscured(view)
+    shape, rank = list(view.shape), len(view.shape)
+    for start, end, axis, step in zip(starts, ends, along, strides, strict=True):
+        if not -rank <= axis < rank:
+            return obscured(view)
+        shape[axis] = len(range(shape[axis])[slice(start, _stop(end, step, shape[axis]), step)])
+    return replace(view, shape=tuple(shape))
+
+
+def _stop(end: int, step: int, size: int) -> int | None:
+    """End of a Python slice: going backwards, an end before the first index means all of it."""
+    return None if step < 0 and end < -size else end
+
+
+def split(view: View, axis: int | None, sizes: Sequence[int] | None, part: int) -> View:
+    """After a Split: the part of that number."""
+    rank = view.rank
+    if view.shape is None or rank is None or axis is None or not -rank <= axis < rank:
+        return obscured(view)
+    if sizes is None or part >= len(sizes) or sum(sizes) != view.shape[axis]:
+        return obscured(view)
+    shape = list(view.shape)
+    shape[axis] = sizes[part]
+    return replace(view, shape=tuple(shape))
+
+
+def joined(view: View, parts: Sequence[View], axis: int | None) -> View:
+    """After a Concat of `parts`, of which `view` is one."""
+    rank = view.rank
+    if view.shape is None or rank is None or axis is None or not -rank <= axis < rank:
+        return obscured(view)
+    total = 0
+    for part in parts:
+        if part.shape is None or len(part.shape) != rank:
+            return obscured(view)
+        total += part.shape[axis]
+    shape = list(view.shape)
+    shape[axis] = total
+    return replace(view, shape=tuple(shape))
+
+
 def stored_roles(
     view: View, stored_shape: Sequence[int], seen: Sequence[Role] | None
 ) -> tuple[Role, ...]:
@@ -179,9 +238,9 @@ def stored_roles(
 
     A stored axis of size one that the view drops runs over nothing: it counts as a "tap".
     """
-    roles: list[Role] = ["tap" if size == 1 else "unknown" for size in stored_shape]
     if seen is None or view.shape is None or len(seen) != len(view.axes):
-        return ("unknown",) * len(stored_shape)
+        return tuple("unknown" for _ in stored_shape)
+    roles: list[Role] = ["tap" if size == 1 else "unknown" for size in stored_shape]
     for axis, role in zip(view.axes, seen, strict=True):
         if axis >= 0:
             roles[axis] = role

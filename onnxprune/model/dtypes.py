@@ -21,8 +21,14 @@ PACKED_BITS = {
 }
 
 
+#: ONNX calls these by C's names; users know numpy's.
+COMMON_NAMES = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
+
+
 def type_name(data_type: int) -> str:
-    """Lower-case ONNX name of a tensor type, e.g. ``float16``; ``type 99`` for an unknown one."""
+    """Name of a tensor type, e.g. ``float16``; ``type 99`` for an unknown one."""
+    if data_type in COMMON_NAMES:
+        return COMMON_NAMES[data_type]
     if data_type in TensorProto.DataType.values():
         return str(TensorProto.DataType.Name(data_type)).lower()
     return f"type {data_type}"

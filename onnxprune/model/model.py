@@ -39,6 +39,11 @@ class Origin:
         """Whether the model came with external data files."""
         return bool(self.data_files)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the model came from."""
+        return (*((self.path,) if self.path is not None else ()), *self.data_files)
+
 
 @dataclass(frozen=True)
 class Model:

@@ -23,7 +23,7 @@ from .wire import SMALLEST_PAYLOAD
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["read", "to_graphsurgeon", "to_ir"]
+__all__ = ["read", "to_graphsurgeon", "to_ir", "to_program"]
 
 
 def read(source: object) -> Model:
@@ -114,7 +114,8 @@ def _from_ir(source: Any) -> Model:
     payloads: dict[str, Payload] = {}
 
     def refer(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-        if tensor.dtype == ir.DataType.STRING or tensor.nbytes < SMALLEST_PAYLOAD:
+        small = tensor.nbytes < SMALLEST_PAYLOAD and not isinstance(tensor, ir.ExternalTensor)
+        if tensor.dtype == ir.DataType.STRING or small:
             return tensor
         dtype = storage_dtype(tensor.dtype.value)
         key = f"ir{len(payloads)}"
@@ -187,3 +188,13 @@ def to_graphsurgeon(model: Model) -> Any:
     except ImportError:
         raise UsageError("onnx_graphsurgeon is not installed; install onnx-graphsurgeon") from None
     return onnx_graphsurgeon.import_onnx(to_proto(model))
+
+
+def to_program(model: Model, source: object) -> Any:
+    """The model as a torch ONNXProgram like `source`; raises UsageError where that is none."""
+    exported = getattr(source, "exported_program", None)
+    if exported is None or not _is(getattr(source, "model", None), "onnx_ir", "Model"):
+        raise UsageError(
+            "the model did not come from a torch ONNXProgram; use result.model or result.to_proto()"
+        )
+    return type(source)(to_ir(model), exported)  # type: ignore[call-arg]

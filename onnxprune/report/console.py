@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
-from onnxprune.report import summary, tables
-from onnxprune.report.format import (
+from . import summary, tables
+from .format import (
     ASCII,
     UNICODE,
     Glyphs,
@@ -24,7 +23,7 @@ from onnxprune.report.format import (
     safe,
     shorten,
 )
-from onnxprune.report.report import InspectReport, Report
+from .report import InspectReport, Report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,10 +34,13 @@ GAP = 2
 MAX_ROWS = 60
 HEAD_ROWS = 40
 MAX_FACTS_A_LABEL = 8
-NAME_WANTED = 20
+NAME_WANTED = 17  # lets every column of a usual table stand in 100 cells
 NAME_MINIMUM = 8
 CELL_LIMIT = 18
 PROSE_WANTED = 24
+
+Rows = Sequence[tuple[str, ...]]
+
 TONES = {"good": "bold green", "warning": "yellow", "bad": "bold red", "dim": "dim"}
 
 
@@ -54,7 +56,6 @@ def print_inspect(report: InspectReport, console: Console) -> None:
     """Print what `inspect` found to a rich console."""
     glyphs = _glyphs(console)
     _print_title(report.version, summary.inspect_title(report), console)
-    console.print()
     _print_facts(summary.inspect_facts(report), console, glyphs)
     _print_grid(tables.inspect_grid(report), "layer", console, glyphs)
     if report.dropouts:
@@ -86,9 +87,10 @@ def _layout(grid: tables.Grid, room: int) -> _Layout:
     natural = _natural_widths(grid)
     shown = [index for index, heading in enumerate(grid.headings) if not heading.plain_only]
     wanted = {
-        index: min(natural[index], _wanted(index, heading))
+        index: min(natural[index], PROSE_WANTED if heading.prose else CELL_LIMIT)
         for index, heading in enumerate(grid.headings)
     }
+    wanted[0] = min(natural[0], _name_width(grid, room))
     left_out: list[int] = []
     while _total(wanted[index] for index in shown) > room:
         rank = max(grid.headings[index].rank for index in shown)
@@ -119,18 +121,20 @@ def _totals(grid: tables.Grid) -> list[tuple[str, ...]]:
     return [grid.totals] if grid.totals else []
 
 
-def _wanted(index: int, heading: tables.Heading) -> int:
-    if index == 0:
-        return NAME_WANTED
-    return PROSE_WANTED if heading.prose else CELL_LIMIT
+def _name_width(grid: tables.Grid, room: int) -> int:
+    """Return the smallest width at which names that differ still do when shortened.
+
+    Never more than half the room: then some names look alike, and --json tells them apart.
+    """
+    names = {row[0] for rows in _folded(grid.rows) for row in rows}
+    widths = range(NAME_WANTED, max(room // 2, NAME_WANTED))
+    distinct = (width for width in widths if len({shorten(n, width) for n in names}) == len(names))
+    return next(distinct, widths.stop)
 
 
 def _total(widths: Iterable[int]) -> int:
     taken = list(widths)
     return sum(taken) + GAP * (len(taken) - 1)
-
-
-Rows = Sequence[tuple[str, ...]]
 
 
 def _folded(rows: Rows) -> tuple[Rows, Rows]:
@@ -144,38 +148,36 @@ def _print_grid(grid: tables.Grid, noun: str, console: Console, glyphs: Glyphs) 
     console.print()
     if not grid.rows:
         console.print(Text(summary.NOTHING_TO_PRUNE, style="yellow"))
-        console.print()
         return
     layout = _layout(grid, console.width)
     rule = Text(glyphs.rule * min(_total(layout.widths), console.width), style="dim")
     before, after = _folded(grid.rows)
     titles = tuple(heading.title for heading in grid.headings)
-    lines = [*_row(titles, grid, layout, glyphs, "bold"), rule]
-    lines += [line for row in before for line in _row(row, grid, layout, glyphs)]
+    lines = [*_row(titles, grid, layout, console, "bold"), rule]
+    lines += [line for row in before for line in _row(row, grid, layout, console)]
     if after:
         hidden = plural(len(grid.rows) - len(before) - len(after), f"more {noun}")
         lines.append(Text(f"{glyphs.ellipsis} {hidden} (see --json)", style="dim"))
-        lines += [line for row in after for line in _row(row, grid, layout, glyphs)]
+        lines += [line for row in after for line in _row(row, grid, layout, console)]
     for row in _totals(grid):
-        lines += [rule, *_row(row, grid, layout, glyphs, "bold")]
+        lines += [rule, *_row(row, grid, layout, console, "bold")]
     if layout.left_out:
-        lines.append(Text(f"no room for: {', '.join(layout.left_out)}", style="dim"))
+        lines.append(Text(f"not shown at this width: {', '.join(layout.left_out)}", style="dim"))
     for line in lines:
         console.print(line, no_wrap=True, overflow="crop", crop=True)
-    console.print()
 
 
 def _row(
-    cells: Sequence[str], grid: tables.Grid, layout: _Layout, glyphs: Glyphs, style: str = ""
+    cells: Sequence[str], grid: tables.Grid, layout: _Layout, console: Console, style: str = ""
 ) -> list[Text]:
     """Return the lines of one row: one, or more where a sentence is wrapped."""
     columns: list[list[str]] = []
     for index, width in zip(layout.columns, layout.widths, strict=True):
         heading = grid.headings[index]
         parts = (
-            _wrap(cells[index], width)
+            _wrap(Text(cells[index]), width, console)
             if heading.prose
-            else [shorten(cells[index], width, glyphs.ellipsis)]
+            else [shorten(cells[index], width, _glyphs(console).ellipsis)]
         )
         columns.append([pad(part, width, right=heading.right) for part in parts])
     height = max(len(column) for column in columns)
@@ -185,23 +187,23 @@ def _row(
     return [Text(gap.join(parts).rstrip(), style=style) for parts in zip(*columns, strict=True)]
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    from textwrap import wrap
-
-    return wrap(text, width) or [""]
+def _wrap(text: Text, width: int, console: Console) -> list[str]:
+    """Break text into lines of at most `width` cells, inside a word where it must be."""
+    return [line.plain.rstrip() for line in text.wrap(console, max(width, 1))] or [""]
 
 
 def _print_facts(facts: Sequence[summary.Fact], console: Console, glyphs: Glyphs) -> None:
-    table = Table.grid(padding=(0, GAP, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    console.print()
+    indent = max(len(fact.label) for fact in facts) + GAP
     for label, group in groupby(facts, key=lambda fact: fact.label):
         same = list(group)
         shown = same if len(same) <= MAX_FACTS_A_LABEL else same[: MAX_FACTS_A_LABEL - 1]
-        for position, fact in enumerate(shown):
-            head = Text("" if position else label, style="bold")
-            table.add_row(head, Text(fact.text, style=TONES.get(fact.tone, "")))
         if len(shown) < len(same):
             more = f"{glyphs.ellipsis} {len(same) - len(shown):,} more (see --json)"
-            table.add_row(Text(""), Text(more, style="dim"))
-    console.print(table)
+            shown = [*shown, summary.Fact(label, more, "dim")]
+        heads = chain([label], repeat(""))
+        for fact in shown:
+            for part in _wrap(Text(fact.text), console.width - indent, console):
+                head = (pad(next(heads), indent), "bold")
+                line = Text.assemble(head, (part, TONES.get(fact.tone, "")))
+                console.print(line, no_wrap=True, overflow="crop", crop=True)

@@ -1,7 +1,7 @@
 """How single facts are written: bytes, ratios, shares, shapes, and names that nobody vouches for.
 
-Pure functions on plain values. Numbers keep three significant digits and never round to a limit they
-did not reach: 99.97 % is shown as ``>99.9%``, not as 100.
+Pure functions on plain values. Numbers keep three significant digits and never round to a limit
+they did not reach: 99.97 % is shown as ``>99.9%``, not as 100.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def ratio(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share as a percentage with one decimal, ``>99.9%`` and ``<0.1%`` short of a limit."""
+    """Return a share as a percentage with one decimal; ``>99.9%`` and ``<0.1%`` near a limit."""
     if share is None or not math.isfinite(share):
         return UNKNOWN
     text = f"{share:.1%}"
@@ -139,8 +139,12 @@ def _three_digits(value: float) -> str:
 
 # Invisible or layout-changing characters that are letters or marks to Unicode, not controls.
 _INVISIBLE = frozenset(
-    [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0]
-    + [*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
+    [
+        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+        *range(0x180B, 0x1810),
+        *range(0xFE00, 0xFE10),
+        *range(0xE0100, 0xE01F0),
+    ]
 )
 # Controls, format characters (bidi, zero width), surrogates, private, unassigned, line separators.
 _UNSAFE_CATEGORIES = frozenset(["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"])

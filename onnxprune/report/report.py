@@ -1,7 +1,7 @@
 """The facts of a run: what was pruned, stored, measured and checked, as frozen dataclasses.
 
-Nothing here formats anything: `text`, `console` and `json` show the same facts three ways. Names and
-messages are kept as they came from the model; whoever shows them makes them safe.
+Nothing here formats anything: `text`, `console` and `json` show the same facts three ways. Names
+and messages are kept as they came from the model; whoever shows them makes them safe.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ class Report:
 
     def __str__(self) -> str:
         """Return the summary as plain text."""
-        from onnxprune.report.text import render
+        from .text import render
 
         return render(self)
 
@@ -352,7 +352,7 @@ class InspectReport:
 
     def __str__(self) -> str:
         """Return the summary as plain text."""
-        from onnxprune.report.text import render_inspect
+        from .text import render_inspect
 
         return render_inspect(self)
 

@@ -1,11 +1,11 @@
-"""The lines around the tables: each fact a label and a sentence, the same on a terminal and in a pipe."""
+"""The lines around the tables: each fact a label and a sentence, for terminals and pipes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from onnxprune.report.format import (
+from .format import (
     Glyphs,
     bytes_text,
     count,
@@ -18,18 +18,29 @@ from onnxprune.report.format import (
     seconds_text,
     size_change,
 )
-from onnxprune.report.report import CheckResult, DropoutRow, InspectReport, Report, UnprunableRow
+from .report import (
+    DropoutRow,
+    InspectReport,
+    InspectRow,
+    LayerRow,
+    Report,
+    UnprunableRow,
+)
 
-__all__ = ["Fact", "NOTHING_TO_PRUNE", "facts", "inspect_facts", "inspect_title", "title"]
+__all__ = ["NOTHING_TO_PRUNE", "Fact", "facts", "inspect_facts", "inspect_title", "title"]
 
 NOTHING_TO_PRUNE = "no prunable layer"
 NO_SPEEDUP = "zeros alone do not make onnxruntime faster: only removing whole channels does"
+ZEROS_EXPLAINED = (
+    "mean and std are over the weights that are not zero; zeros is the share of weights that are"
+    " zero now, and q=... the share that would be with that quality"
+)
 NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One labelled line of a summary; the tone (``good``, ``warning``, ``bad``, ``dim``) is colour."""
+    """One labelled line of a summary; the tone is good, warning, bad, dim or nothing."""
 
     label: str
     text: str
@@ -39,8 +50,6 @@ class Fact:
 def title(report: Report, glyphs: Glyphs) -> str:
     """Return the first line: which file became which, and how it was asked to be pruned."""
     target = safe(report.output) if report.output else "nothing written"
-    if report.dry_run:
-        target = "dry run, nothing written"
     return f"{safe(report.model)} {glyphs.arrow} {target} ({_request(report)})"
 
 
@@ -66,9 +75,9 @@ def _parameters(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     if report.layers:
         yield Fact(
             "weights",
-            f"{count(report.weights)} {arrow} {count(report.kept)} in the pruned layers:"
+            f"{count(report.weights)} {arrow} {count(report.kept)} in prunable layers:"
             f" {_fewer(report.parameter_ratio)}",
-            "good",
+            "good" if report.kept < report.weights else "",
         )
     yield Fact(
         "parameters",
@@ -85,9 +94,10 @@ def _fewer(times: float | None) -> str:
 
 def _file(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     sizes = report.sizes
-    label = "file, if written" if report.dry_run else "file"
+    label = "file" if report.output else "file would be"
     if sizes.file_output is not None:
-        yield Fact(label, _sizes(sizes.file_input, sizes.file_output, glyphs, exact=True), "good")
+        tone = "good" if (sizes.file_ratio or 0) > 1 else ""
+        yield Fact(label, _sizes(sizes.file_input, sizes.file_output, glyphs, exact=True), tone)
     if sizes.gzip_output is not None:
         about = "about " if sizes.gzip_estimated else ""
         yield Fact("gzip", about + _sizes(sizes.gzip_input, sizes.gzip_output, glyphs))
@@ -129,7 +139,9 @@ def _accuracy(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
         values = f"{before:.2%} {glyphs.arrow} {after:.2%} ({points:+.2f} points)"
     else:
         values = f"{before:.4g} {glyphs.arrow} {after:.4g}"
-    yield Fact("accuracy", f"{safe(accuracy.metric)} {values} on {plural(accuracy.samples, 'sample')}")
+    yield Fact(
+        "accuracy", f"{safe(accuracy.metric)} {values} on {plural(accuracy.samples, 'sample')}"
+    )
 
 
 def _latency(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
@@ -157,27 +169,26 @@ def _some_names(names: Sequence[str]) -> str:
 
 
 def _layer_notes(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    return _row_notes(report.layers)
+
+
+def _row_notes(rows: Iterable[LayerRow | InspectRow]) -> Iterable[Fact]:
     by_note: dict[str, list[str]] = {}
-    for row in report.layers:
+    for row in rows:
         if row.note:
             by_note.setdefault(row.note, []).append(row.layer)
     for note, names in by_note.items():
         yield Fact("note", f"{_some_names(names)}: {safe(note)}")
 
 
+_CHECK_TONES = {"passed": "", "skipped": "warning", "failed": "bad"}
+
+
 def _checks(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
-    passed = [_check(check) for check in report.checks if check.outcome == "passed"]
-    if passed:
-        yield Fact("checks", f"{', '.join(passed)}: passed")
-    for outcome, tone in (("skipped", "warning"), ("failed", "bad")):
-        for check in report.checks:
-            if check.outcome == outcome:
-                detail = f" ({safe(check.detail)})" if check.detail else ""
-                yield Fact("checks", f"{safe(check.name)}: {outcome}{detail}", tone)
-
-
-def _check(check: CheckResult) -> str:
-    return f"{safe(check.name)} ({safe(check.detail)})" if check.detail else safe(check.name)
+    for check in report.checks:
+        detail = f" ({safe(check.detail)})" if check.detail else ""
+        text = f"{safe(check.name)}: {check.outcome}{detail}"
+        yield Fact("checks", text, _CHECK_TONES[check.outcome])
 
 
 def _said(report: Report | InspectReport) -> Iterable[Fact]:
@@ -220,6 +231,5 @@ def inspect_facts(report: InspectReport) -> list[Fact]:
     if model.file_bytes is not None:
         size = f"{bytes_text(model.file_bytes)} ({exact_bytes(model.file_bytes)} bytes){where}"
         found.append(Fact("file", size))
-    notes = {row.layer: row.note for row in report.layers if row.note}
-    found += [Fact("note", f"{safe(name)}: {safe(note)}") for name, note in notes.items()]
-    return [*found, *_said(report)]
+    found.append(Fact("columns", ZEROS_EXPLAINED))
+    return [*found, *_row_notes(report.layers), *_said(report)]

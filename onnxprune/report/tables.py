@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from onnxprune.report.format import (
+from .format import (
     Glyphs,
     bytes_text,
     count,
@@ -21,7 +21,7 @@ from onnxprune.report.format import (
     safe,
     shape_text,
 )
-from onnxprune.report.report import (
+from .report import (
     DropoutRow,
     InspectReport,
     InspectRow,
@@ -59,7 +59,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of text: headings, rows, and a totals row (empty where there is nothing to add up)."""
+    """A table of text: headings, rows, and totals (empty where there is nothing to add up)."""
 
     headings: tuple[Heading, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -94,13 +94,11 @@ def _size_pair(before: int, after: int, glyphs: Glyphs) -> str:
 def layer_grid(report: Report, glyphs: Glyphs) -> Grid:
     """Return the table of a pruning run: one row a layer, and the totals."""
     columns: list[_Column[LayerRow]] = [
-        _Column(
-            Heading("layer"), lambda row: safe(row.layer), plural(len(report.layers), "layer")
-        ),
-        _Column(Heading("operator", rank=4), _operators),
+        _Column(Heading("layer"), lambda row: safe(row.layer), plural(len(report.layers), "layer")),
+        _Column(Heading("operator", rank=5), _operators),
         _Column(Heading("shape", rank=1), lambda row: shape_text(row.shape)),
         _Column(Heading("type", plain_only=True), lambda row: safe(row.dtype)),
-        _Column(Heading("std", right=True, rank=3), lambda row: number(row.std)),
+        _Column(Heading("std", right=True, rank=4), lambda row: number(row.std)),
         _Column(Heading("threshold", right=True, rank=2), lambda row: number(row.threshold)),
         _Column(
             Heading("weights", right=True, plain_only=True),
@@ -122,7 +120,7 @@ def layer_grid(report: Report, glyphs: Glyphs) -> Grid:
             lambda row: ratio(row.ratio),
             ratio(report.parameter_ratio),
         ),
-        _Column(Heading("stored", rank=5), lambda row: safe(row.stored_as)),
+        _Column(Heading("stored", rank=3), lambda row: safe(row.stored_as)),
         _Column(
             Heading(f" before {glyphs.arrow} after", right=False),
             lambda row: _size_pair(row.bytes_before, row.bytes_after, glyphs),
@@ -139,9 +137,7 @@ _QUALITY_RANKS = {1.0: 0, 2.0: 1, 0.5: 1}
 def inspect_grid(report: InspectReport) -> Grid:
     """Return the table of `inspect`: one row a layer, its statistics, and its zeros at each q."""
     columns: list[_Column[InspectRow]] = [
-        _Column(
-            Heading("layer"), lambda row: safe(row.layer), plural(len(report.layers), "layer")
-        ),
+        _Column(Heading("layer"), lambda row: safe(row.layer), plural(len(report.layers), "layer")),
         _Column(Heading("operator", rank=5), _operators),
         _Column(Heading("shape"), lambda row: shape_text(row.shape)),
         _Column(Heading("type", rank=8), lambda row: safe(row.dtype)),

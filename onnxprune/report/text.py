@@ -1,12 +1,12 @@
-"""The summaries as plain text: aligned columns, full names, ASCII signs, no colour; for pipes and logs."""
+"""The summaries as plain text for pipes and logs: aligned columns, full names, no colour."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from onnxprune.report import summary, tables
-from onnxprune.report.format import ASCII, display_width, pad
-from onnxprune.report.report import InspectReport, Report
+from . import summary, tables
+from .format import ASCII, display_width, pad
+from .report import InspectReport, Report
 
 __all__ = ["render", "render_inspect"]
 
@@ -60,9 +60,7 @@ def _grid_lines(grid: tables.Grid) -> list[str]:
     return lines
 
 
-def _line(
-    row: Sequence[str], widths: Sequence[int], headings: Sequence[tables.Heading]
-) -> str:
+def _line(row: Sequence[str], widths: Sequence[int], headings: Sequence[tables.Heading]) -> str:
     cells = (
         pad(cell, width, right=heading.right)
         for cell, width, heading in zip(row, widths, headings, strict=True)

@@ -1,0 +1,280 @@
+"""The command line: arguments in, one call of `onnxprune.api`, a summary and an exit code out.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once. Exit codes: 0
+done, 1 a model, file or check that failed, 2 wrong usage, 70 a bug, 130 interrupted, 141 the reader
+of the output went away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Group, Parameter
+
+from .config import Format, OutputConfig, PruneConfig, flag_help, parse_layer_override
+from .errors import OutputError
+from .report.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, explain
+from .report.format import safe
+from .report.helppage import print_panel
+from .report.json import check_json_target, to_json, write_json
+from .report.report import InspectReport, Report, tool_version
+from .report.show import progress_line, show
+
+__all__ = ["build_app", "main"]
+
+DESCRIPTION = """\
+Prune a trained ONNX model: remove its smallest weights, store what is left in fewer bytes, and
+say what became of it. The input is never changed."""
+
+EXAMPLES = """\
+Examples
+  onnxprune model.onnx                        quality 1.0, model.pruned.onnx
+  onnxprune model.onnx -q 0.5 -o small.onnx   prune less, name the output
+  onnxprune model.onnx --layer 'conv*=0.4' --layer 'output*=off'
+  onnxprune model.onnx --sparsity 0.9 --format gaps
+  onnxprune model.onnx --dry-run --json -     the facts as JSON, no model
+  onnxprune model.onnx --val val.npz          accuracy before and after
+  onnxprune inspect model.onnx                what can be pruned, what not
+  onnxprune ./inspect                         a file named like a command
+
+Exit codes: 0 done, 1 failed, 2 wrong usage."""
+
+INSPECT_EXAMPLES = """\
+Examples
+  onnxprune inspect model.onnx
+  onnxprune inspect model.onnx --json -       the facts as JSON"""
+
+SELECTION = Group("What to prune", sort_key=1)
+OUTPUT = Group("What to write", sort_key=2)
+CHECKING = Group("What to check", sort_key=3)
+OTHER = Group("Other", sort_key=4)
+
+MODEL_HELP = "The ONNX model; its external data is found beside it."
+
+
+def _flag(config: type, field: str, name: str, group: Group, **more: Any) -> Parameter:
+    """Return the flag of one configuration field, with the field's own help."""
+    more = {"negative": "", "show_default": False, "show_choices": False, **more}
+    return Parameter(name=name, help=flag_help(config, field), group=group, **more)
+
+
+Model = Annotated[Path, Parameter(name="MODEL", help=MODEL_HELP)]
+Json = Annotated[Path | None, _flag(OutputConfig, "json", "--json", OUTPUT, metavar="FILE")]
+Overwrite = Annotated[bool, _flag(OutputConfig, "overwrite", "--overwrite", OUTPUT)]
+
+
+def prune_command(
+    model: Model,
+    /,
+    *,
+    quality: Annotated[
+        float | None,
+        _flag(PruneConfig, "quality", "--quality", SELECTION, alias="-q", metavar="Q"),
+    ] = None,
+    sparsity: Annotated[
+        float | None, _flag(PruneConfig, "sparsity", "--sparsity", SELECTION, metavar="S")
+    ] = None,
+    per_layer: Annotated[bool, _flag(PruneConfig, "per_layer", "--per-layer", SELECTION)] = False,
+    layer: Annotated[
+        list[str] | None, _flag(PruneConfig, "layers", "--layer", SELECTION, metavar="GLOB=Q")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, _flag(PruneConfig, "exclude", "--exclude", SELECTION, metavar="GLOB")
+    ] = None,
+    embeddings: Annotated[
+        bool, _flag(PruneConfig, "embeddings", "--embeddings", SELECTION)
+    ] = False,
+    allow_nonfinite: Annotated[
+        bool, _flag(PruneConfig, "allow_nonfinite", "--allow-nonfinite", SELECTION)
+    ] = False,
+    output: Annotated[
+        Path | None,
+        _flag(OutputConfig, "output", "--output", OUTPUT, alias="-o", metavar="FILE"),
+    ] = None,
+    storage: Annotated[
+        Format, _flag(PruneConfig, "format", "--format", OUTPUT, metavar="FORM")
+    ] = "sparse",
+    overwrite: Overwrite = False,
+    dry_run: Annotated[bool, _flag(OutputConfig, "dry_run", "--dry-run", OUTPUT)] = False,
+    json: Json = None,
+    quiet: Annotated[bool, _flag(OutputConfig, "quiet", "--quiet", OUTPUT)] = False,
+    val: Annotated[
+        Path | None, _flag(OutputConfig, "val", "--val", CHECKING, metavar="FILE.npz")
+    ] = None,
+    check: Annotated[
+        bool, _flag(PruneConfig, "check", "--check", CHECKING, negative="--no-check")
+    ] = True,
+) -> int:
+    """Prune a model, write it, and print what became of it."""
+    config = PruneConfig(
+        quality=quality,
+        sparsity=sparsity,
+        per_layer=per_layer,
+        layers=tuple(parse_layer_override(text) for text in layer or ()),
+        exclude=tuple(exclude or ()),
+        embeddings=embeddings,
+        format=storage,
+        check=check,
+        allow_nonfinite=allow_nonfinite,
+    )
+    places = OutputConfig(output, overwrite, dry_run, json, quiet, val)
+    return _prune(model, config, places)
+
+
+def inspect_command(
+    model: Model,
+    /,
+    *,
+    embeddings: Annotated[
+        bool,
+        Parameter(
+            name="--embeddings",
+            help="List embedding tables (2-D tables read by Gather) as layers too.",
+            negative="",
+        ),
+    ] = False,
+    json: Json = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """List layers with their statistics, what a few qualities would remove, and what stays."""
+    from . import api
+
+    places = OutputConfig(json=json, overwrite=overwrite)
+    _check_places(places, model)
+    with progress_line() as progress:
+        report: InspectReport = api.inspect(model, embeddings=embeddings, progress=progress)
+    _deliver(report, places)
+    return 0
+
+
+def _prune(model: Path, config: PruneConfig, places: OutputConfig) -> int:
+    from . import api
+
+    _check_places(places, model)
+    with progress_line(quiet=places.quiet) as progress:
+        report: Report = api.prune_file(
+            model,
+            places.output,
+            config,
+            overwrite=places.overwrite,
+            dry_run=places.dry_run,
+            val=places.val,
+            progress=progress,
+        )
+    _deliver(report, places)
+    return EXIT_FAILED if report.failed else 0
+
+
+def _check_places(places: OutputConfig, model: Path) -> None:
+    """Refuse a bad JSON target before any work is done; the API checks the model's."""
+    if places.json is not None and not places.prints_json:
+        check_json_target(places.json, overwrite=places.overwrite, inputs=(model,))
+
+
+def _deliver(report: Report | InspectReport, places: OutputConfig) -> None:
+    """Write the JSON first: it must not be lost when the reader of the summary goes away."""
+    if places.prints_json:
+        sys.stdout.write(to_json(report))
+        return
+    if places.json is not None:
+        written = report.output if isinstance(report, Report) else None
+        if written is not None and places.json.resolve() == Path(written).resolve():
+            raise OutputError(
+                f"the JSON report would replace the model just written to {written!r}: give it"
+                " another name"
+            )
+        write_json(report, places.json)
+    if not places.quiet:
+        show(report)
+
+
+def build_app() -> App:
+    """Return the command line as a cyclopts application."""
+    app = App(
+        name="onnxprune",
+        help=DESCRIPTION,
+        help_epilogue=EXAMPLES,
+        help_format="plaintext",
+        help_formatter=print_panel,
+        usage="Usage: onnxprune MODEL [OPTIONS]\n       onnxprune inspect MODEL [OPTIONS]",
+        version=tool_version,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    app.default(prune_command)
+    app.command(
+        inspect_command,
+        name="inspect",
+        usage="Usage: onnxprune inspect MODEL [OPTIONS]",
+        help_epilogue=INSPECT_EXAMPLES,
+    )
+    app.register_install_completion_command(
+        group=OTHER,
+        help="Install completion for bash, zsh, fish or PowerShell, and load it at shell start.",
+    )
+    for flag in ("--help", "--version"):
+        app[flag].group = OTHER
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line on `argv` (`sys.argv` by default) and return the exit code."""
+    _prepare_streams()
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return code
+    except SystemExit as done:  # rich and cyclopts end the program at times
+        return done.code if isinstance(done.code, int) else EXIT_FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        _discard_output()
+        if isinstance(error, BrokenPipeError):
+            return EXIT_BROKEN_PIPE
+        if os.environ.get("ONNXPRUNE_DEBUG", "0") not in ("", "0"):
+            import traceback
+
+            traceback.print_exc()
+        message, code = explain(error)
+        print(f"onnxprune: {safe(message)}", file=sys.stderr)
+        return code
+
+
+def _run(tokens: Sequence[str]) -> int:
+    app = build_app()
+    result = app(_joined(tokens), exit_on_error=False, print_error=False, verbose=False)
+    return result if isinstance(result, int) else 0
+
+
+def _joined(tokens: Sequence[str]) -> list[str]:
+    """Write ``--json -`` as ``--json=-``: a lone dash would be taken for an option."""
+    joined: list[str] = []
+    for token in tokens:
+        if token == "-" and joined[-1:] == ["--json"]:
+            joined[-1] = "--json=-"
+        else:
+            joined.append(token)
+    return joined
+
+
+def _prepare_streams() -> None:
+    """Let names that the terminal's encoding lacks be printed as escapes, and closed streams be."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Flush standard output; where nobody takes it, keep Python from trying again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,198 @@
+"""The plan: for every layer its statistics, its threshold, and what is left; then applying it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import ModelError, UsageError
+from ..graph.layer import Layer, LayerScan
+from ..model.model import Model
+from .mask import PrunedPayload, kept_counts
+from .selection import Choice, select
+from .statistics import LayerStatistics, all_statistics, prunability
+from .threshold import quality_threshold, sparsity_thresholds
+from .weights import Weights, weights_of
+
+__all__ = ["LayerPlan", "Progress", "apply_plan", "make_plan"]
+
+#: Called with the stage ("statistics", "thresholds", "counts"), bytes done, and bytes in all.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What happens to one layer.
+
+    Attributes:
+        layer: The layer.
+        weights: Its weights before pruning.
+        statistics: Their statistics.
+        quality: The quality that set the threshold; None where a target share did, or where the
+            layer stays as it is.
+        threshold: Weights of smaller magnitude go; 0.0 for none.
+        kept: Weights that are not zero afterwards.
+        reason: Why the layer stays as it is; None where the threshold applies.
+    """
+
+    layer: Layer
+    weights: Weights
+    statistics: LayerStatistics
+    quality: float | None
+    threshold: float
+    kept: int
+    reason: str | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether any weight goes."""
+        return self.kept < self.statistics.alive
+
+
+def make_plan(
+    model: Model,
+    scan: LayerScan,
+    *,
+    quality: float | None = None,
+    sparsity: float | None = None,
+    per_layer: bool = False,
+    overrides: Sequence[tuple[str, float | None]] = (),
+    exclude: Sequence[str] = (),
+    allow_nonfinite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[LayerPlan, ...]:
+    """Decide for every layer which weights go.
+
+    Args:
+        model: The model; only read.
+        scan: Its layers.
+        quality: Threshold in standard deviations for layers without one of their own.
+        sparsity: Instead of `quality`, the share of zeros to reach over all layers that are
+            pruned and have no quality of their own.
+        per_layer: Reach `sparsity` in each of them.
+        overrides: Glob and quality of layers set apart; None leaves them as they are. The last
+            match counts.
+        exclude: Globs of layers to leave as they are, whatever else is said.
+        allow_nonfinite: Leave layers with NaN or infinity as they are instead of raising.
+        progress: Told about the work.
+
+    Returns:
+        One plan per layer, in the order of the scan.
+
+    Raises:
+        UsageError: A glob matches no layer, or both or none of quality and sparsity are given.
+        ModelError: NaN or infinity in a layer that would be pruned.
+    """
+    if (quality is None) == (sparsity is None):
+        raise UsageError("give either a quality (-q) or a target share (--sparsity)")
+    choices = select(scan.layers, overrides=overrides, exclude=exclude, unprunable=scan.unprunable)
+    layers = [weights_of(model, layer) for layer in scan.layers]
+    progress = progress or _silent
+    size = sum(weights.payload.nbytes for weights in layers)
+    statistics = all_statistics(layers, advance=_counter(progress, "statistics", size))
+    plans = [
+        _drafted(*facts, quality, allow_nonfinite)
+        for facts in zip(scan.layers, layers, statistics, choices, strict=True)
+    ]
+    if sparsity is not None:
+        plans = _aimed(plans, sparsity, per_layer, progress)
+    return _counted(plans, progress)
+
+
+def apply_plan(model: Model, plans: Sequence[LayerPlan]) -> Model:
+    """The model with every plan carried out; layers that lose nothing keep their bytes.
+
+    Pruned bytes are made while they are read: nothing is computed here.
+    """
+    return model.with_payloads(
+        {
+            plan.layer.address: PrunedPayload(plan.weights, plan.threshold)
+            for plan in plans
+            if plan.changes
+        }
+    )
+
+
+def _drafted(
+    layer: Layer,
+    weights: Weights,
+    statistics: LayerStatistics,
+    choice: Choice,
+    quality: float | None,
+    allow_nonfinite: bool,
+) -> LayerPlan:
+    """Plan with the quality's threshold, not counted yet."""
+    reason = choice.off or _nonfinite(layer, statistics, allow_nonfinite) or prunability(statistics)
+    own = None if reason else quality if choice.quality is None else choice.quality
+    threshold = 0.0 if own is None else quality_threshold(own, statistics)
+    return LayerPlan(layer, weights, statistics, own, threshold, statistics.alive, reason)
+
+
+def _nonfinite(layer: Layer, statistics: LayerStatistics, allowed: bool) -> str | None:
+    """Reason to leave a layer with NaN or infinity; raises ModelError where not allowed."""
+    if not statistics.nonfinite:
+        return None
+    count = f"{statistics.nonfinite:,} weight{'s' if statistics.nonfinite > 1 else ''}"
+    if not allowed:
+        raise ModelError(
+            f"tensor '{layer.name}' has NaN or infinity in {count}; repair the model, or leave "
+            "such layers as they are with --allow-nonfinite"
+        )
+    return f"NaN or infinity in {count}"
+
+
+def _aimed(
+    plans: Sequence[LayerPlan], sparsity: float, per_layer: bool, progress: Progress
+) -> list[LayerPlan]:
+    """Plans with the thresholds that reach the target share in layers without a quality."""
+    pool = [plan for plan in plans if plan.reason is None and plan.quality is None]
+    layers = [plan.weights for plan in pool]
+    # One pass for every 16 bits of the widest magnitudes that are compared.
+    wide = (
+        [any(w.wide for w in layers)] * len(layers) if not per_layer else [w.wide for w in layers]
+    )
+    size = sum(
+        weights.payload.nbytes * (4 if is_wide else 2)
+        for weights, is_wide in zip(layers, wide, strict=True)
+    )
+    thresholds = iter(
+        sparsity_thresholds(
+            layers, sparsity, per_layer=per_layer, advance=_counter(progress, "thresholds", size)
+        )
+    )
+    return [
+        replace(plan, threshold=next(thresholds))
+        if plan.reason is None and plan.quality is None
+        else plan
+        for plan in plans
+    ]
+
+
+def _counted(plans: Sequence[LayerPlan], progress: Progress) -> tuple[LayerPlan, ...]:
+    """Plans with the number of weights that their thresholds leave."""
+    size = sum(plan.weights.payload.nbytes for plan in plans if plan.threshold > 0)
+    counts = kept_counts(
+        [plan.weights for plan in plans],
+        [[plan.threshold] if plan.threshold > 0 else [] for plan in plans],
+        advance=_counter(progress, "counts", size),
+    )
+    return tuple(
+        replace(plan, kept=kept[0]) if kept else plan
+        for plan, kept in zip(plans, counts, strict=True)
+    )
+
+
+def _counter(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
+    """Sums what is done of a stage for the progress hook."""
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, done, total)
+
+    return advance
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress wanted."""

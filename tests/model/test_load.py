@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from tests.builders import arrays, mlp, saved
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune.errors import ModelError
+from onnxprune.model.load import load, parse
+from onnxprune.model.tensors import TensorAddress
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_values_are_those_of_the_file(tmp_path: Path, external: bool) -> None:
+    proto = mlp((24, 300, 10))
+    model = load(saved(proto, tmp_path / "m.onnx", external=external))
+    assert model.origin.external == external
+    for name, values in arrays(mlp((24, 300, 10))).items():
+        np.testing.assert_array_equal(model.array(model.tensors[TensorAddress((), name)]), values)
+    files = list(tmp_path.iterdir())
+    assert model.origin.file_bytes == sum(file.stat().st_size for file in files)
+    assert set(model.origin.files) == set(files)
+
+
+def test_big_tensors_are_not_in_the_message(tmp_path: Path) -> None:
+    model = load(saved(mlp((500, 500)), tmp_path / "m.onnx"))
+    assert model.proto.ByteSize() < 3000
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"", "is empty"),
+        (b"not a model, just text\n" * 9, "not an ONNX model"),
+        (b"\x08\x07", "no graph"),
+        (onnx.ModelProto(ir_version=8, graph=onnx.GraphProto(name="g")).SerializeToString(),
+         "no nodes"),
+        (mlp().SerializeToString()[:-100], "cut short"),
+        (mlp((64, 64)).SerializeToString()[:5000], "cut short"),
+    ],
+)  # fmt: skip
+def test_unreadable_files(tmp_path: Path, data: bytes, match: str) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=match) as caught:
+        load(path)
+    assert "bad.onnx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_folder_or_special_file(tmp_path: Path) -> None:
+    for path, match in (
+        (tmp_path / "no.onnx", "cannot read"),
+        (tmp_path, "is a folder"),
+        (Path("/dev/null"), "not a regular file"),
+        (Path("nul\0.onnx"), "is no path"),
+    ):
+        with pytest.raises(ModelError, match=match):
+            load(path)
+
+
+def test_fifo_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.onnx")
+    with pytest.raises(ModelError, match="not a regular file"):
+        load(tmp_path / "fifo.onnx")
+
+
+def test_unreadable_rights(tmp_path: Path) -> None:
+    path = saved(mlp(), tmp_path / "m.onnx")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read every file")
+    with pytest.raises(ModelError, match="Permission denied"):
+        load(path)
+
+
+def with_tensor(**changes: object) -> memoryview:
+    model = mlp((24, 40, 10))
+    tensor = model.graph.initializer[0]
+    for name, value in changes.items():
+        if name == "dims":
+            tensor.dims[:] = value  # type: ignore[assignment]
+        else:
+            setattr(tensor, name, value)
+    return memoryview(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"dims": [-1, 24]}, "negative dimension"),
+        ({"dims": [2**40, 2**40]}, "where its shape needs"),
+        ({"dims": [40, 25]}, "3,840 bytes where its shape needs 4,000"),
+        ({"data_type": 99}, "unknown element type"),
+        ({"data_type": 0}, "unknown element type"),
+    ],
+)
+def test_absurd_tensors(changes: dict[str, object], match: str) -> None:
+    with pytest.raises(ModelError, match=match) as caught:
+        parse(with_tensor(**changes))
+    assert "fc0.weight" in str(caught.value)
+
+
+def test_small_tensors_are_checked_too() -> None:
+    proto = mlp((3, 2))
+    proto.graph.initializer[0].raw_data = b"123"
+    model = parse(memoryview(proto.SerializeToString()))
+    with pytest.raises(ModelError, match="3 bytes where its shape needs 24"):
+        model.array(model.proto.graph.initializer[0])
+
+
+def test_cycles_are_refused_and_disorder_is_not() -> None:
+    nodes = [helper.make_node("Relu", ["a"], ["b"]), helper.make_node("Relu", ["b"], ["a"])]
+    cyclic = helper.make_model(helper.make_graph(nodes, "g", [], []))
+    with pytest.raises(ModelError, match="cycle through node"):
+        parse(memoryview(cyclic.SerializeToString()))
+    unsorted = mlp()
+    nodes = list(unsorted.graph.node)[::-1]
+    del unsorted.graph.node[:]
+    unsorted.graph.node.extend(nodes)
+    parse(memoryview(unsorted.SerializeToString()))
+
+
+def test_four_bit_types_keep_their_packing() -> None:
+    packed = TensorProto(name="w", data_type=TensorProto.INT4, dims=[3], raw_data=b"\x9f\x07")
+    graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [], [packed])
+    model = parse(memoryview(helper.make_model(graph).SerializeToString()))
+    values = model.array(model.proto.graph.initializer[0])
+    np.testing.assert_array_equal(values.astype(int), [-1, -7, 7])
+    np.testing.assert_array_equal(values, numpy_helper.to_array(packed))
+
+
+def test_zoo_loads_with_the_values_of_onnx(zoo: Path) -> None:
+    for path in sorted(zoo.glob("*.onnx")):
+        model = load(path)
+        for name, values in arrays(onnx.load(path)).items():
+            tensor = model.tensors[TensorAddress((), name)]
+            np.testing.assert_array_equal(model.array(tensor), values)

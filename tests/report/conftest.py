@@ -1,0 +1,139 @@
+"""A small report that shows every kind of fact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from onnxprune.report.report import (
+    Accuracy,
+    CheckResult,
+    DropoutRow,
+    InspectReport,
+    InspectRow,
+    LayerRow,
+    ModelFacts,
+    Report,
+    Sizes,
+    UnprunableRow,
+)
+
+
+@pytest.fixture
+def layer_row() -> Callable[..., LayerRow]:
+    """A factory of layer rows: name, shape and weights left, anything else by keyword."""
+
+    def make(name: str, shape: tuple[int, ...] = (10, 10), kept: int = 40, **more: Any) -> LayerRow:
+        weights = math.prod(shape)
+        facts: dict[str, Any] = {
+            "operators": ("Gemm",),
+            "nodes": (f"{name}_node",),
+            "dtype": "float32",
+            "mean": 0.001,
+            "std": 0.0131,
+            "quality": 1.0,
+            "threshold": 0.0131,
+            "alive_before": weights,
+            "stored_as": "sparse",
+            "bytes_before": 4 * weights,
+            "bytes_after": 7 * kept,
+        }
+        return LayerRow(layer=name, shape=shape, weights=weights, kept=kept, **{**facts, **more})
+
+    return make
+
+
+@pytest.fixture
+def report(layer_row: Callable[..., LayerRow]) -> Report:
+    """Three layers, a dropout, an accuracy, a skipped check, a warning."""
+    return Report(
+        version="1.2.3",
+        model="lenet.onnx",
+        output="lenet.pruned.onnx",
+        dry_run=False,
+        quality=1.0,
+        sparsity=None,
+        per_layer=False,
+        format="sparse",
+        readers="read by onnxruntime",
+        layers=(
+            layer_row("conv1.weight", (20, 1, 5, 5), 330, operators=("Conv",)),
+            layer_row("fc1.weight", (500, 800), 32000, std=1.23456e-05, threshold=1.23456e-05),
+            layer_row(
+                "fc2.weight",
+                (10, 500),
+                5000,
+                quality=None,
+                threshold=None,
+                stored_as="dense",
+                bytes_after=20000,
+                note="excluded",
+            ),
+        ),
+        unprunable=(UnprunableRow("table", "Gather_1", "Gather", (7, 3), "an embedding table"),),
+        dropouts=(
+            DropoutRow("drop", 0.5, 0.1581),
+            DropoutRow("last", 0.5, 0.5, "nothing feeds it"),
+        ),
+        parameters=406_080,
+        sizes=Sizes(1_624_500, 248_310, 1_500_000, 201_000),
+        seconds=0.4242,
+        accuracy=Accuracy("accuracy", 0.9917, 0.9912, 10_000),
+        checks=(
+            CheckResult("ONNX checker", "passed"),
+            CheckResult("weights read back", "passed"),
+            CheckResult("onnxruntime outputs", "skipped", "custom operator my.domain:Foo"),
+        ),
+        warnings=("something to mind",),
+        notes=("IR version 3 became 8",),
+    )
+
+
+@pytest.fixture
+def inspection() -> InspectReport:
+    """Two layers, one of which was not counted."""
+    qualities = (0.25, 0.5, 1.0, 1.5, 2.0)
+    facts = ModelFacts(8, (("", 17), ("com.microsoft", 1)), "pytorch 2.13", 450, 4, 2_345)
+    return InspectReport(
+        version="1.2.3",
+        model="net.onnx",
+        facts=facts,
+        qualities=qualities,
+        layers=(
+            InspectRow(
+                layer="fc.weight",
+                operators=("Gemm",),
+                nodes=("fc",),
+                shape=(10, 40),
+                dtype="float32",
+                mean=0.0012,
+                std=0.131,
+                minimum=-0.52,
+                maximum=0.49,
+                weights=400,
+                alive=380,
+                kept=(320, 240, 120, 50, 10),
+            ),
+            InspectRow(
+                layer="dead.weight",
+                operators=("Conv", "Gemm"),
+                nodes=("c", "g"),
+                shape=(4, 10),
+                dtype="float16",
+                mean=None,
+                std=None,
+                minimum=0.0,
+                maximum=0.0,
+                weights=40,
+                alive=0,
+                kept=(),
+                note="all weights are zero",
+            ),
+        ),
+        unprunable=(UnprunableRow("w", "MatMul_3", "MatMul", None, "made at run time"),),
+        dropouts=(DropoutRow("drop", 0.5, 0.5, ""),),
+        seconds=0.1,
+    )

@@ -1,0 +1,355 @@
+"""The command line: what it hands to the API, what it prints, how it fails, how fast it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import onnxprune
+from onnxprune.cli import build_app, main
+from onnxprune.config import PruneConfig
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.report.report import (
+    CheckResult,
+    InspectReport,
+    ModelFacts,
+    Report,
+    Sizes,
+    tool_version,
+)
+
+
+def make_report(**more: Any) -> Report:
+    """A report without layers."""
+    facts: dict[str, Any] = {
+        "version": "1.2.3",
+        "model": "m.onnx",
+        "output": "m.pruned.onnx",
+        "dry_run": False,
+        "quality": 1.0,
+        "sparsity": None,
+        "per_layer": False,
+        "format": "sparse",
+        "readers": "",
+        "layers": (),
+        "unprunable": (),
+        "dropouts": (),
+        "parameters": 10,
+        "sizes": Sizes(100, 50),
+        "seconds": 0.1,
+    }
+    return Report(**{**facts, **more})
+
+
+class FakeApi(types.ModuleType):
+    """Stands in for `onnxprune.api`: remembers calls, answers with a report or an error."""
+
+    def __init__(self) -> None:
+        super().__init__("onnxprune.api")
+        self.calls: list[tuple[Any, ...]] = []
+        self.keywords: dict[str, Any] = {}
+        self.answer: Callable[[], Any] = make_report
+
+    def prune_file(
+        self, source: Path, output: Path | None, config: PruneConfig, **more: Any
+    ) -> Any:
+        self.calls.append((source, output, config))
+        self.keywords = more
+        return self.answer()
+
+    def inspect(self, source: Path, **more: Any) -> InspectReport:
+        self.calls.append((source,))
+        self.keywords = more
+        facts = ModelFacts(8, (("", 17),), "", 10, 1, 100)
+        return InspectReport("1.2.3", str(source), facts, (), (), (), (), 0.1)
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
+    """The API replaced, so that no model is needed."""
+    fake = FakeApi()
+    monkeypatch.setitem(sys.modules, "onnxprune.api", fake)
+    monkeypatch.setattr(onnxprune, "api", fake, raising=False)
+    monkeypatch.delenv("ONNXPRUNE_DEBUG", raising=False)
+    return fake
+
+
+def raising(error: BaseException) -> Callable[[], Any]:
+    """An answer that is an error."""
+
+    def answer() -> Any:
+        raise error
+
+    return answer
+
+
+def test_defaults(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["m.onnx"]) == 0
+    assert api.calls == [(Path("m.onnx"), None, PruneConfig())]
+    assert api.keywords == {"overwrite": False, "dry_run": False, "val": None, "progress": None}
+    captured = capsys.readouterr()
+    assert captured.out == str(make_report())
+    assert captured.err == ""
+
+
+def test_every_flag(api: FakeApi) -> None:
+    line = (
+        "m.onnx -q 0.5 -o s.onnx --layer conv*=0.4 --layer a=b=off --exclude x* --exclude y"
+        " --embeddings --allow-nonfinite --no-check --format gaps --overwrite --dry-run"
+        " --val v.npz --quiet"
+    )
+    assert main(line.split()) == 0
+    config = PruneConfig(
+        quality=0.5,
+        layers=(("conv*", 0.4), ("a=b", None)),
+        exclude=("x*", "y"),
+        embeddings=True,
+        allow_nonfinite=True,
+        check=False,
+        format="gaps",
+    )
+    assert api.calls == [(Path("m.onnx"), Path("s.onnx"), config)]
+    assert api.keywords["overwrite"]
+    assert api.keywords["dry_run"]
+    assert api.keywords["val"] == Path("v.npz")
+
+
+def test_sparsity(api: FakeApi) -> None:
+    assert main(["--sparsity", "0.9", "--per-layer", "m.onnx"]) == 0
+    assert api.calls[0][2] == PruneConfig(sparsity=0.9, per_layer=True)
+
+
+def test_a_file_named_like_a_command(api: FakeApi) -> None:
+    assert main(["./inspect"]) == 0
+    assert api.calls[0][0] == Path("inspect")
+    assert main(["--", "-odd.onnx"]) == 0
+    assert api.calls[1][0] == Path("-odd.onnx")
+
+
+def test_inspect(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "m.onnx", "--embeddings"]) == 0
+    assert api.calls == [(Path("m.onnx"),)]
+    assert api.keywords["embeddings"]
+    assert "IR version 8, opset onnx 17" in capsys.readouterr().out
+
+
+def test_json_file_and_summary(
+    api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "r.json"
+    assert main(["m.onnx", "--json", str(target)]) == 0
+    assert json.loads(target.read_text())["parameters"] == 10
+    assert "time" in capsys.readouterr().out
+    assert main(["m.onnx", "--json", str(target)]) == 1
+    assert "exists" in capsys.readouterr().err
+    assert len(api.calls) == 1, "refused before any work"
+    assert main(["m.onnx", "--json", str(target), "--overwrite"]) == 0
+
+
+def test_json_on_standard_output_replaces_the_summary(
+    api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["m.onnx"], ["m.onnx", "--quiet"], ["inspect", "m.onnx"]):
+        assert main([*arguments, "--json", "-"]) == 0
+        assert json.loads(capsys.readouterr().out)["schema"] == 1
+
+
+def test_the_json_never_replaces_a_model(
+    api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = tmp_path / "m.onnx", tmp_path / "m.pruned.onnx"
+    model.write_bytes(b"model")
+    assert main([str(model), "--json", str(model), "--overwrite"]) == 1
+    assert main(["inspect", str(model), "--json", str(model), "--overwrite"]) == 1
+    assert api.calls == []
+    assert main([str(model), "-o", str(output), "--json", str(output)]) == 2
+    api.answer = lambda: make_report(output=str(output))
+    assert main([str(model), "--json", str(output)]) == 1
+    assert "just written" in capsys.readouterr().err
+    assert model.read_bytes() == b"model"
+    assert not output.exists()
+
+
+def test_quiet_says_nothing(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["m.onnx", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_failed_check_fails_the_command(api: FakeApi) -> None:
+    api.answer = lambda: make_report(checks=(CheckResult("weights", "failed", "differ"),))
+    assert main(["m.onnx"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ModelError("m.onnx: no such file: check the name"), 1, "m.onnx: no such file"),
+        (UsageError("bad glob"), 2, "bad glob"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 1, "out of memory"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "at '/x': Permission denied"),
+        (RuntimeError("two\nlines"), 70, r"internal error: RuntimeError: two\nlines"),
+        (ModelError("name \x1b[2J\nline"), 1, r"name \x1b[2J\nline"),
+    ],
+)
+def test_an_error_is_one_sentence(
+    api: FakeApi,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    words: str,
+) -> None:
+    api.answer = raising(error)
+    assert main(["m.onnx"]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("onnxprune: ")
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNXPRUNE_DEBUG", "1")
+    api.answer = raising(RuntimeError("why"))
+    assert main(["m.onnx"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no model given"),
+        (["inspect"], "no model given"),
+        (["a.onnx", "b.onnx"], "unexpected argument 'b.onnx': give one model"),
+        (["inspct", "a.onnx"], "did you mean 'onnxprune inspect'?"),
+        (["a.onnx", "--qualty", "1"], "unknown option: --qualty. Did you mean --quality?"),
+        (["a.onnx", "-q"], "-q requires an argument"),
+        (["a.onnx", "--json", "--quiet"], "--json requires an argument"),
+        (["a.onnx", "-q", "high"], 'unable to convert "high" into float'),
+        (["a.onnx", "-q", "nan"], "quality is nan"),
+        (["a.onnx", "-q", "-1"], "quality is -1.0"),
+        (["a.onnx", "--sparsity", "90"], "sparsity is 90.0"),
+        (["a.onnx", "-q", "1", "--sparsity", "0.5"], "exclude each other"),
+        (["a.onnx", "--per-layer"], "per-layer"),
+        (["a.onnx", "--format", "spars"], 'Did you mean "sparse"?'),
+        (["a.onnx", "--layer", "conv"], "'conv' is not of the form GLOB=Q"),
+        (["a.onnx", "--exclude", ""], "no glob"),
+        (["inspect", "a.onnx", "-q", "1"], "unknown option"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("onnxprune: ")
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+    assert api.calls == []
+
+
+def test_help_names_every_flag_and_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for flag in ("-q", "--sparsity", "--per-layer", "--layer", "--exclude", "--embeddings"):
+        assert flag in shown
+    for flag in ("-o", "--format", "--dry-run", "--json", "--quiet", "--overwrite", "--no-check"):
+        assert flag in shown
+    for flag in ("--allow-nonfinite", "--val", "--version", "--install-completion", "inspect"):
+        assert flag in shown
+    assert "onnxprune model.onnx --sparsity 0.9 --format gaps" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.isascii()
+    assert main(["inspect", "--help"]) == 0
+    assert "onnxprune inspect MODEL" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == tool_version()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: Any) -> None:
+    script = build_app().generate_completion(shell=shell)
+    assert "sparsity" in script
+    assert "inspect" in script
+
+
+def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, **more)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from onnxprune.cli import main; code = main(['--help']);"
+        "heavy = {'numpy', 'onnx', 'onnxruntime', 'onnx_ir', 'scipy', 'ml_dtypes'};"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    done = run("-c", code)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+def test_python_m_onnxprune() -> None:
+    done = run("-m", "onnxprune", "--version")
+    assert (done.returncode, done.stdout.strip()) == (0, tool_version())
+    done = run("-m", "onnxprune")
+    assert done.returncode == 2
+    assert done.stderr.startswith("onnxprune: no model given")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_reader_that_goes_away() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "onnxprune", "--help"],
+        check=False,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    os.close(writer)
+    assert done.returncode in (1, 141)  # 1 is rich's own answer
+    assert done.stderr == b""
+
+
+def test_a_reader_of_the_summary_that_goes_away(api: FakeApi) -> None:
+    api.answer = raising(BrokenPipeError())
+    assert main(["m.onnx"]) == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_behind_standard_output() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "onnxprune", "--help"],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_names_beyond_the_terminal_encoding_are_escaped(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = run("-m", "onnxprune", "a", "重み.onnx", env=environment)
+    assert done.returncode == 2
+    assert r"\u91cd\u307f" in done.stderr
