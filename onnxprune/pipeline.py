@@ -84,7 +84,7 @@ def prune_model(
     meter = AccuracyMeter(val) if val is not None else None
     before = meter(source) if meter is not None else None
     scan = find_layers(source, embeddings=config.embeddings)
-    if not scan.layers:
+    if not scan.layers and config.quality != 0:
         raise _nothing_prunable(scan)
     plans = make_plan(
         source,
@@ -172,9 +172,7 @@ def write_pruned(
         gzip = _gzip_sizes(pruned.source, written, staged.bytes)
         staged.commit()
     seconds = time.perf_counter() - started
-    return summary(
-        pruned, Writing(stored, staged.bytes, *gzip, seconds, output, checks, notes)
-    )
+    return summary(pruned, Writing(stored, staged.bytes, *gzip, seconds, output, checks, notes))
 
 
 def report_unwritten(pruned: Pruned) -> Report:
@@ -185,9 +183,7 @@ def report_unwritten(pruned: Pruned) -> Report:
     before = _gzip_input(pruned.source)
     after = compressed_size(joined.blocks(), joined.size)
     seconds = time.perf_counter() - started
-    return summary(
-        pruned, Writing(stored, joined.size, before, after, seconds, notes=notes)
-    )
+    return summary(pruned, Writing(stored, joined.size, before, after, seconds, notes=notes))
 
 
 def _stored(pruned: Pruned) -> tuple[Stored, bool, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ ELEMENTS: dict[str, Any] = {
     "tensor(string)": np.str_,
 }
 #: Sizes tried, in turn, for every axis whose size the model leaves open.
-OPEN_SIZES = (1, 4, 16, 64, 224)
+OPEN_SIZES = (1, 4, 16, 64, 224, 512)
 
 
 class CannotRun(OnnxPruneError):
@@ -65,7 +66,7 @@ def open_session(model: Path | bytes, *, light: bool = False) -> onnxruntime.Inf
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many unrelated types
-        raise CannotRun(f"onnxruntime does not load it: {_first_line(error)}") from error
+        raise CannotRun(f"onnxruntime does not load it: {_cause(error)}") from error
 
 
 def run(session: onnxruntime.InferenceSession, feeds: Feeds) -> list[Any]:
@@ -73,7 +74,7 @@ def run(session: onnxruntime.InferenceSession, feeds: Feeds) -> list[Any]:
     try:
         return list(session.run(None, dict(feeds)))
     except Exception as error:  # onnxruntime raises many unrelated types
-        raise CannotRun(f"onnxruntime does not run it: {_first_line(error)}") from error
+        raise CannotRun(f"onnxruntime does not run it: {_cause(error)}") from error
 
 
 def random_feeds(session: onnxruntime.InferenceSession, seed: int = 0) -> Iterator[Feeds]:
@@ -113,6 +114,15 @@ def _sample(random: np.random.Generator, kind: str, shape: tuple[int, ...]) -> n
     return random.integers(0, 2, shape).astype(dtype)
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+#: Wrapping that onnxruntime puts around the cause: error codes, and C++ source locations.
+WRAPPING = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^\S*\.(?:cc|h):\d+ \S.*?\) (?=\S)")
+
+
+def _cause(error: Exception) -> str:
+    """The innermost cause that an onnxruntime message tells, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    inner = text.rsplit("Status Message: ", 1)[-1]
+    previous = ""
+    while previous != inner:
+        previous, inner = inner, WRAPPING.sub("", inner)
+    return inner.strip()

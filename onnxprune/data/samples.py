@@ -90,7 +90,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         reason = error.strerror or error
         raise DataError(f"cannot read '{path}' ({reason}); check the path") from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"'{path}' is no .npz file of plain arrays ({error}); save it again") from None
+        raise DataError(
+            f"'{path}' is no .npz file of plain arrays ({error}); save it again"
+        ) from None
 
 
 def _input(
@@ -107,8 +109,7 @@ def _input(
         )
     wanted = "x".join("?" if size is None else str(size) for size in spec.shape)
     fits = array.ndim == len(spec.shape) and all(
-        want in (None, have)
-        for want, have in zip(spec.shape[1:], array.shape[1:], strict=True)
+        want in (None, have) for want, have in zip(spec.shape[1:], array.shape[1:], strict=True)
     )
     if array.dtype != spec.dtype or not fits:
         shape = "x".join(map(str, array.shape))

@@ -19,7 +19,14 @@ from .ratio import RATIO_INPUTS, Ratio, read_ratio
 
 __all__ = ["rewrite_ratios"]
 
-_VALUE_FIELDS = ("float_data", "int32_data", "double_data", "raw_data")
+_VALUE_FIELDS = (
+    "float_data",
+    "int32_data",
+    "double_data",
+    "raw_data",
+    "external_data",
+    "data_location",
+)
 
 
 def rewrite_ratios(model: Model, ratios: Mapping[tuple[Scope, int], float]) -> Model:

@@ -185,12 +185,12 @@ def _refusal(site: Site, item: Item, carrier: Form, trained: frozenset[str]) -> 
         return "the model's training information writes to it"
     if site.scope and name in site.inputs:
         return "it is the default of an input of its body"
+    if data_type not in SPARSE_TYPES:
+        return f"onnxruntime reads no sparse {type_name(data_type)}"
     if carrier == "gaps":
         return gaps_refusal(data_type, site.opset)
     if name in site.outputs:
         return "it is an output of its graph, which would become sparse for the caller"
-    if data_type not in SPARSE_TYPES:
-        return f"onnxruntime reads no sparse {type_name(data_type)}"
     if carrier == "constant" and site.opset < SPARSE_VALUE_OPSET:
         return f"a sparse Constant needs opset {SPARSE_VALUE_OPSET}, here it is {site.opset}"
     return None

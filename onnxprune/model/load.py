@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import ModelProto, TensorProto
 
 from ..errors import ModelError
 from .dtypes import storage_dtype
@@ -15,7 +15,7 @@ from .external_data import ExternalFiles, map_file
 from .model import Model, Origin, checked_storage, payload_key, set_payload_key, size_error
 from .payload import MappedPayload, Payload
 from .sparse import densify_sparse
-from .tensors import walk_graphs
+from .tensors import all_tensors, walk_graphs
 from .wire import Slice, split
 
 __all__ = ["load", "parse"]
@@ -101,7 +101,7 @@ def _payloads(
     known: Mapping[str, Payload],
 ) -> Iterator[tuple[str, Payload]]:
     """Payload of every tensor whose bytes are in the file's slices or in external files."""
-    for number, tensor in enumerate(_all_tensors(proto)):
+    for number, tensor in enumerate(all_tensors(proto)):
         key = payload_key(tensor)
         if tensor.data_location != TensorProto.EXTERNAL or key in known:
             continue
@@ -116,28 +116,6 @@ def _payloads(
             key = f"external{number}"
             set_payload_key(tensor, key)
             yield key, payload
-
-
-def _all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor message that may hold or refer to bytes, addressable or not."""
-    for _, graph in walk_graphs(proto):
-        if isinstance(graph, GraphProto):
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t
-                yield from attribute.tensors
-                sparse_tensors = list(attribute.sparse_tensors)
-                if attribute.HasField("sparse_tensor"):
-                    sparse_tensors.append(attribute.sparse_tensor)
-                for sparse in sparse_tensors:
-                    yield from (sparse.values, sparse.indices)
-    for training in proto.training_info:
-        yield from training.initialization.initializer
-        yield from training.algorithm.initializer
 
 
 def _check_cycles(proto: ModelProto) -> None:

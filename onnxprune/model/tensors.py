@@ -12,6 +12,7 @@ __all__ = [
     "Scope",
     "TensorAddress",
     "TensorKind",
+    "all_tensors",
     "function_label",
     "node_label",
     "subgraphs",
@@ -75,15 +76,15 @@ def walk_graphs(proto: ModelProto) -> Iterator[tuple[Scope, GraphProto | Functio
 def _bodies(
     scope: Scope, nodes: Sequence[NodeProto]
 ) -> list[tuple[Scope, GraphProto | FunctionProto]]:
-    """Bodies directly inside these nodes; equal labels get a position so that scopes stay unique."""
+    """Bodies directly inside these nodes; equal labels are numbered so that scopes stay unique."""
     found: list[tuple[Scope, GraphProto | FunctionProto]] = []
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for index, node in enumerate(nodes):
         if not node.attribute:
             continue
         for label, body in subgraphs(node, index):
-            unique = label if label not in taken else f"{label}#{index}"
-            taken.add(unique)
+            count = taken[label] = taken.get(label, 0) + 1
+            unique = label if count == 1 else f"{label}#{count}"
             found.append(((*scope, unique), body))
     return found
 
@@ -99,3 +100,25 @@ def walk_tensors(proto: ModelProto) -> Iterator[tuple[TensorAddress, TensorKind,
                 for attribute in node.attribute:
                     if attribute.name == "value" and attribute.HasField("t"):
                         yield TensorAddress(scope, node.output[0]), "constant", attribute.t
+
+
+def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor message that may hold or refer to bytes, addressable or not."""
+    for _, graph in walk_graphs(proto):
+        if isinstance(graph, GraphProto):
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+                sparse_tensors = list(attribute.sparse_tensors)
+                if attribute.HasField("sparse_tensor"):
+                    sparse_tensors.append(attribute.sparse_tensor)
+                for sparse in sparse_tensors:
+                    yield from (sparse.values, sparse.indices)
+    for training in proto.training_info:
+        yield from training.initialization.initializer
+        yield from training.algorithm.initializer

@@ -14,7 +14,7 @@ from onnxprune.model.model import Model
 Build = Callable[..., Model]
 
 
-def build_model(text: str, *, opset: int = 17, ir: int = 8, **arrays: np.ndarray) -> Model:
+def build_model(text: str, *, opset: int = 20, ir: int = 9, **arrays: np.ndarray) -> Model:
     """Model of one graph in ONNX text (functions may follow), with arrays as initializers."""
     domains = '"f" : 1, "com.microsoft" : 1'
     proto = onnx.parser.parse_model(

@@ -39,6 +39,13 @@ VIEWS = [
     ("v = Reshape(w, a)", {"a": np.array([1, 3, 4])}, 17, ("input", "output")),
     ("v = Reshape(w, a)", {"a": np.array([3, 4, 1])}, 17, ("group", "input")),
     ("v = Reshape(w, a)", {"a": np.array([6, 2])}, 17, ("unknown", "unknown")),
+    ("a = Constant<value_ints = [1, 3, 4]>() v = Reshape(w, a)", {}, 17, ("input", "output")),
+    (
+        "a = Constant<value_int = 0>() b = Reshape(a, m) u = Unsqueeze(w, b) v = Squeeze(u, b)",
+        {"m": np.array([-1])},
+        17,
+        ("input", "output"),
+    ),
     ("v = Reshape(w, x)", {}, 17, ("unknown", "unknown")),
     ("v = Reshape<shape = [3, 4]>(w)", {}, 1, ("input", "output")),
     ("v = Flatten(w)", {}, 17, ("input", "output")),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,7 +56,8 @@ def coded(weight: np.ndarray) -> Model:
 
 def run(proto: ModelProto) -> np.ndarray:
     onnx.checker.check_model(proto, full_check=True)
-    return np.asarray(ReferenceEvaluator(proto).run(None, {})[0])
+    outputs: Any = ReferenceEvaluator(proto).run(None, {})
+    return np.asarray(outputs[0])
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_nodes_compute_the_weight_exactly(weight: np.ndarray) -> None:
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64, np.int8, np.uint8, np.int64, np.bool_])
 def test_element_types(kind: type) -> None:
-    weight = np.zeros((40, 50), kind)
+    weight: np.ndarray = np.zeros((40, 50), kind)
     weight[3, ::7] = 1
     assert run(materialise(coded(weight))).tobytes() == weight.tobytes()
 

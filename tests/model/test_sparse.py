@@ -187,7 +187,7 @@ MALFORMED: dict[str, tuple[SparseTensorProto, str]] = {
     "twice": (coo(VALUES, np.array([4, 4]), (2, 3)), "has element 4 twice"),
     "too few indices": (coo(VALUES, np.array([1]), (2, 3)), "has 2 values and 1 indices"),
     "wrong rank": (coo(VALUES, np.array([[1, 1, 1]] * 2), (2, 3)), "2 values and 2x3 indices"),
-    "float indices": (coo(VALUES, np.array([1.0, 2.0]), (2, 3)), "indices of type double"),
+    "float indices": (coo(VALUES, np.array([1.0, 2.0]), (2, 3)), "indices of type float64"),
     "absurd shape": (coo(VALUES, INDICES, (2**30, 2**30)), "claims the shape"),
     "negative shape": (coo(VALUES, INDICES, (2, -3)), "negative dimension"),
     "no indices": (
