@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,9 +58,15 @@ OTHER = Group("Other", sort_key=4)
 MODEL_HELP = "The ONNX model; its external data is found beside it."
 
 
+#: cyclopts 4, the newest for Python 3.10, cannot name the values of flags in --help.
+HAS_METAVAR = "metavar" in signature(Parameter).parameters
+
+
 def _flag(config: type, field: str, name: str, group: Group, **more: Any) -> Parameter:
     """Return the flag of one configuration field, with the field's own help."""
     more = {"negative": "", "show_default": False, "show_choices": False, **more}
+    if not HAS_METAVAR:
+        more.pop("metavar", None)
     return Parameter(name=name, help=flag_help(config, field), group=group, **more)
 
 

@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from ..model.dtypes import logical_dtype
 from ..model.model import Model
-from ..model.tensors import Scope, node_label
+from ..model.tensors import Scope
 from .attributes import find_attribute
 from .constants import Constants
 from .index import Graph, ModelIndex, Node, Value
@@ -97,7 +97,7 @@ class _Rewriter:
     def _set_input(self, node: Node, found: Ratio, value: np.ndarray) -> None:
         """Give a Dropout a constant of its own."""
         position = RATIO_INPUTS[node.domain, node.op_type]
-        name = self._fresh(node_label(node.proto, node.index) + "_ratio")
+        name = self._fresh(self.index.label(node) + "_ratio")
         tensor = TensorProto(name=name, data_type=found.data_type)
         _fill(tensor, value)
         graph = self.index.graphs[node.graph]

@@ -107,7 +107,11 @@ class ModelIndex:
 
     def label(self, node: Node) -> str:
         """The node's label, qualified with its scope outside the main graph."""
-        return "/".join((*self.graphs[node.graph].scope, node_label(node.proto, node.index)))
+        label: str | bytes = node_label(node.proto, node.index)
+        if isinstance(label, bytes):
+            # Protobuf hands a name that is not UTF-8 out as it is.
+            label = label.decode("utf-8", "replace")
+        return "/".join((*self.graphs[node.graph].scope, label))
 
     def called(self, node: Node) -> int | None:
         """Number of the function's graph that a node calls, None for an operator."""

@@ -16,8 +16,9 @@ from .weights import Weights, weights_of
 
 __all__ = ["LayerPlan", "Progress", "apply_plan", "make_plan"]
 
-#: Called with the stage ("statistics", "thresholds", "counts"), bytes done, and bytes in all.
+#: Called with the stage (of statistics, thresholds, counts), megabytes done, megabytes in all.
 Progress = Callable[[str, int, int], None]
+MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,14 @@ def _counted(plans: Sequence[LayerPlan], progress: Progress) -> tuple[LayerPlan,
 
 
 def _counter(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
-    """Sums what is done of a stage for the progress hook."""
+    """Sums the bytes done of a stage, and tells the progress hook every full megabyte."""
     done = 0
 
     def advance(more: int) -> None:
         nonlocal done
-        done += more
-        progress(stage, done, total)
+        before, done = done, done + more
+        if done // MEGABYTE > before // MEGABYTE:
+            progress(f"{stage} (MB)", done // MEGABYTE, total // MEGABYTE)
 
     return advance
 

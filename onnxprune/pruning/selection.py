@@ -67,7 +67,7 @@ def select(
 
 def _names(layer: Layer) -> tuple[str, ...]:
     """Every name that a glob may match, in order of preference, without repetition."""
-    scope = "/".join(layer.address.scope) + "/"
+    scope = "".join(f"{part}/" for part in layer.address.scope)
     nodes = [use.node for use in layer.uses]
     bare_nodes = [node.removeprefix(scope) for node in nodes]
     return tuple(

@@ -18,9 +18,9 @@ __all__ = ["Slice", "blocks", "ordered_map", "slices", "worker_count"]
 #: A slice of a tensor's storage elements and the index of its first element.
 Slice = tuple[np.ndarray, int]
 
-#: Storage elements per numpy call: a block and its float64 copy stay in a core's L2 cache, and
-#: the cost of a call stays small beside its work.
-BLOCK = 65_536
+#: Storage elements per numpy call: large, since threads that meet at the interpreter lock between
+#: short calls wait for each other; small, so that a block and its copies stay in a core's L2 cache.
+BLOCK = 131_072
 #: Items per task: waking the reader of the results costs as much as half an item.
 BATCH = 4
 #: More threads than this wait for memory rather than work.
@@ -56,8 +56,9 @@ def ordered_map(
 
     Args:
         function: Called once per item, from any thread.
-        items: Taken lazily on the caller's thread: memory stays near twice `workers` results.
-        workers: Number of threads; None for `worker_count`. One item or one worker needs no thread.
+        items: Taken lazily on the caller's thread, at most ``BATCH * (2 * workers + 2)`` ahead of
+            the results that were taken: that bounds the memory.
+        workers: Number of threads; None for `worker_count`. Few items need no thread.
     """
     workers = workers or worker_count()
     source = iter(items)

@@ -25,7 +25,9 @@ def print_panel(console: Console, options: ConsoleOptions, panel: HelpPanel) -> 
     table.add_column(width=LABEL_WIDTH, style="cyan", overflow="fold")
     table.add_column(overflow="fold", max_width=MAX_WIDTH - LABEL_WIDTH)
     for entry in panel.entries:
-        label = Text("  " + ", ".join(entry.display_labels_with_metavar))
+        # cyclopts 4 (the newest for Python 3.10) has no labels with metavars.
+        names = getattr(entry, "display_labels_with_metavar", None)
+        label = Text("  " + ", ".join(names or (*entry.names, *entry.shorts)))
         table.add_row(label, entry.description or "")
     console.print(Text(f"{panel.title}", style="bold"))
     console.print(table)
