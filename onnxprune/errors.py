@@ -1,4 +1,4 @@
-"""The errors a user can meet: each message is one sentence that says what, where, and what to do."""
+"""The errors a user can meet: each message is one sentence: what, where, and what to do."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ __all__ = ["DataError", "ModelError", "OnnxPruneError", "OutputError", "UsageErr
 
 
 class OnnxPruneError(Exception):
-    """Any failure that onnxprune explains; the command line prints it and exits with `exit_code`."""
+    """Any failure that onnxprune explains; the command prints it and exits with `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(OnnxPruneError):
-    """An option or argument that makes no sense (a negative quality, a glob that matches nothing)."""
+    """An option or argument without sense (a negative quality, a glob that matches nothing)."""
 
     exit_code = 2
 

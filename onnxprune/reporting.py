@@ -1,4 +1,4 @@
-"""From a run to its report: every fact of the summary taken from where it was decided or measured."""
+"""From a run to its report: every fact taken from where it was decided or measured."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ def mlp(
     random = np.random.default_rng(seed)
     nodes, tensors = [], []
     value = "x"
-    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
         weight = random.standard_normal((outputs, inputs)).astype(np.float32)
         bias = random.standard_normal(outputs).astype(np.float32)
         tensors += [numpy_helper.from_array(weight, f"fc{i}.weight")]

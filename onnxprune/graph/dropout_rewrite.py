@@ -59,8 +59,10 @@ class _Rewriter:
     def rewrite(self, node: Node, ratio: float) -> None:
         """Give one Dropout a ratio, in the type it is stored in."""
         found = read_ratio(self.index, self.constants, node)
+        if found.reason is not None:
+            return
         value = np.asarray(ratio).astype(logical_dtype(found.data_type))
-        if found.reason is not None or float(value) == found.value:
+        if float(value) == found.value:
             return
         self.modified = True
         if found.form == "attribute":

@@ -193,7 +193,7 @@ class Tracer:
     def _made(self, value: Value, node: Node) -> Source:
         """The source that a node's output is, where it is no stored tensor."""
         if node.op_type == "Constant" and not node.domain:
-            names = ", ".join(a.name for a in node.proto.attribute) or "nothing"
+            names = ", ".join(str(a.name) for a in node.proto.attribute) or "nothing"
             return Source("form", value, reason=f"its Constant node holds {names}, not a tensor")
         reason = f"made at run time by {node.op_type} '{self.index.label(node)}'"
         return Source("computed", value, reason=reason)

@@ -1,1 +1,1 @@
-"""Reading and writing models: load, save, external data, sparse forms, opset and IR housekeeping."""
+"""Reading and writing models: load, save, external data, sparse forms, opsets and IR versions."""

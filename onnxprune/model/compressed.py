@@ -10,7 +10,7 @@ __all__ = ["CompressedSize", "compressed_size", "file_blocks"]
 
 #: Up to this size the whole stream is compressed; above it, evenly spaced samples are.
 EXACT_LIMIT = 16 * 2**20
-SAMPLE_BYTES = 4 * 2**20
+SAMPLE_BYTES = 2 * 2**20
 SAMPLE_BLOCK = 64 * 2**10
 GZIP = 16 + zlib.MAX_WBITS
 
@@ -28,7 +28,7 @@ def compressed_size(blocks: Iterable[memoryview], total: int) -> CompressedSize:
 
     Args:
         blocks: The stream, block by block.
-        total: Its size in bytes; streams over 16 MiB are estimated from 4 MiB of samples.
+        total: Its size in bytes; streams over 16 MiB are estimated from 2 MiB of samples.
     """
     if total <= EXACT_LIMIT:
         return CompressedSize(_gzip(blocks), estimated=False)

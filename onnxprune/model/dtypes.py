@@ -22,7 +22,7 @@ PACKED_BITS = {
 
 
 #: ONNX calls these by C's names; users know numpy's.
-COMMON_NAMES = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
+COMMON_NAMES: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
 
 
 def type_name(data_type: int) -> str:

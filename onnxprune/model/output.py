@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import ModelError
 from .load import load
 from .model import Model
-from .save import write_data, write_model
+from .save import data_blocks, data_places, model_file
 from .staging import Staging
 
 __all__ = ["StagedModel", "stage_model"]
@@ -65,18 +65,17 @@ def stage_model(
     """
     path, old = stage.folder / target.name, _own_data(target, inputs)
     if not external:
-        size = write_model(model, path)
+        size = stage.write(path.name, model_file(model).blocks())
         return StagedModel(stage, path, size, (path.name,), old)
-    fresh = stage.folder / ".data"
-    places = write_data(model, fresh)
+    fresh, places = stage.folder / ".data", data_places(model)
+    data_size = stage.write(fresh.name, data_blocks(model, places))
     same = next((file for file in old if filecmp.cmp(file, fresh, shallow=False)), None)
     name = same.name if same is not None else _free_name(target)
     fresh.rename(stage.folder / name)
-    size = write_model(model, path, data=name, places=places)
-    size += (stage.folder / name).stat().st_size
-    if same is not None:
-        return StagedModel(stage, path, size, (path.name,), tuple(f for f in old if f != same))
-    return StagedModel(stage, path, size, (name, path.name), old)
+    size = stage.write(path.name, model_file(model, data=name, places=places).blocks())
+    moved = (path.name,) if same is not None else (name, path.name)
+    replaced = tuple(file for file in old if file != same)
+    return StagedModel(stage, path, data_size + size, moved, replaced)
 
 
 def _data_names(target: Path) -> Iterator[str]:

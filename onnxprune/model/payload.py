@@ -97,7 +97,7 @@ class MappedPayload:
         return np.frombuffer(self.buffer, self.dtype, self.size, self.offset)
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """Slices in order: views, or copies where the offset is not aligned (fast to compute on)."""
+        """Slices in order: views, or copies where the offset is not aligned (faster to use)."""
         flat = self.array()
         for start in range(0, self.size, CHUNK):
             chunk = flat[start : start + CHUNK]

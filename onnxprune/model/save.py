@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping
 
 from onnx import ModelProto, TensorProto
 
@@ -14,7 +12,15 @@ from .payload import Payload
 from .tensors import walk_tensors
 from .wire import Joined, join
 
-__all__ = ["INLINE_LIMIT", "Places", "serialised", "to_proto", "write_data", "write_model"]
+__all__ = [
+    "INLINE_LIMIT",
+    "Places",
+    "data_blocks",
+    "data_places",
+    "model_file",
+    "serialised",
+    "to_proto",
+]
 
 #: The largest message that protobuf parsers take.
 INLINE_LIMIT = 2**31 - 1
@@ -22,25 +28,39 @@ INLINE_LIMIT = 2**31 - 1
 ALIGNMENT = 4096
 
 
-#: Offset and length of each tensor in a data file, by payload key.
+#: Offset and length of each tensor in a data file, by payload key, in the order of the file.
 Places = Mapping[str, tuple[int, int]]
 
 
-def write_data(model: Model, path: Path) -> Places:
-    """Write the dense tensors of a model to a data file; sparse forms have no place there."""
-    keys = _dense_keys(model)
-    with path.open("wb") as file:
-        return {key: _append(file, model.payloads[key]) for key in model.payloads if key in keys}
+def data_places(model: Model) -> Places:
+    """Where dense tensors go in a data file, in order; sparse forms have no place there."""
+    keys = (payload_key(tensor) for _, _, tensor in walk_tensors(model.proto))
+    places: dict[str, tuple[int, int]] = {}
+    end = 0
+    for key in keys:
+        if key is not None and key not in places:
+            offset = -(-end // ALIGNMENT) * ALIGNMENT
+            places[key] = offset, model.payloads[key].nbytes
+            end = sum(places[key])
+    return places
 
 
-def write_model(model: Model, path: Path, *, data: str = "", places: Places | None = None) -> int:
-    """Write a model file; its size in bytes.
+def data_blocks(model: Model, places: Places) -> Iterator[memoryview]:
+    """The bytes of a data file, block by block."""
+    end = 0
+    for key, (offset, length) in places.items():
+        yield memoryview(bytes(offset - end))
+        yield from Joined((model.payloads[key],), length).blocks()
+        end = offset + length
+
+
+def model_file(model: Model, *, data: str = "", places: Places | None = None) -> Joined:
+    """The bytes of a model file.
 
     Args:
         model: The model.
-        path: The file.
-        data: Name of the data file that `write_data` wrote, if any.
-        places: What `write_data` gave back; tensors in it refer to the data file.
+        data: Name of its data file, if any.
+        places: What is in the data file; those tensors refer to it.
 
     Raises:
         OutputError: The message would be 2 GB or more.
@@ -51,7 +71,7 @@ def write_model(model: Model, path: Path, *, data: str = "", places: Places | No
         proto.CopyFrom(model.proto)
         for _, _, tensor in walk_tensors(proto):
             key = payload_key(tensor)
-            if key in places:
+            if key is not None and key in places:
                 _refer(tensor, data, *places[key])
         inside = {key: value for key, value in inside.items() if key not in places}
     joined = serialised(proto, inside)
@@ -60,10 +80,7 @@ def write_model(model: Model, path: Path, *, data: str = "", places: Places | No
             f"the model would be one message of {joined.size:,} bytes, and protobuf stops at 2 GB; "
             "save it with external data"
         )
-    with path.open("wb") as file:
-        for block in joined.blocks():
-            file.write(block)
-    return joined.size
+    return joined
 
 
 def serialised(proto: ModelProto, payloads: Mapping[str, Payload]) -> Joined:
@@ -79,21 +96,6 @@ def to_proto(model: Model) -> ModelProto:
     proto = ModelProto()
     proto.ParseFromString(b"".join(joined.blocks()))
     return proto
-
-
-def _dense_keys(model: Model) -> set[str]:
-    """Keys of tensors that may live outside the model file."""
-    keys = (payload_key(tensor) for _, _, tensor in walk_tensors(model.proto))
-    return {key for key in keys if key is not None}
-
-
-def _append(file: BinaryIO, payload: Payload) -> tuple[int, int]:
-    """Write a payload at the next aligned position; its offset and length."""
-    offset = -(-file.tell() // ALIGNMENT) * ALIGNMENT
-    file.seek(offset)
-    for block in Joined((payload,), payload.nbytes).blocks():
-        file.write(block)
-    return offset, payload.nbytes
 
 
 def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None:

@@ -15,7 +15,7 @@ from onnx import ModelProto
 from ..errors import ModelError, UsageError
 from .dtypes import storage_dtype
 from .load import load, parse
-from .model import PAYLOAD_PREFIX, Model, payload_key
+from .model import PAYLOAD_PREFIX, Model
 from .payload import CHUNK, Payload
 from .save import to_proto
 from .wire import SMALLEST_PAYLOAD
@@ -122,7 +122,7 @@ def _from_ir(source: Any) -> Model:
         payloads[key] = IrPayload(tensor, dtype, tensor.nbytes // dtype.itemsize)
         return ir.ExternalTensor(
             PAYLOAD_PREFIX + key, None, None, tensor.dtype,
-            shape=ir.Shape(tensor.shape), name=tensor.name or "", doc_string=tensor.doc_string,
+            shape=_shape(tensor), name=tensor.name or "", doc_string=tensor.doc_string,
             metadata_props=dict(tensor.metadata_props),
         )  # fmt: skip
 
@@ -143,7 +143,13 @@ def to_ir(model: Model) -> ir.Model:
             return tensor
         return _lazy(tensor, payload)
 
-    result = ir.from_proto(model.proto)
+    try:
+        result = ir.from_proto(model.proto)
+    except Exception as error:  # SerdeError, and what it wraps
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UsageError(
+            f"onnx_ir cannot hold this model ({reason}); use result.save() or result.to_proto()"
+        ) from error
     _replace_tensors(result, resolve)
     return result
 
@@ -155,14 +161,19 @@ def _lazy(tensor: ir.TensorProtocol, payload: Payload) -> ir.TensorProtocol:
         flat = payload.array()
         dtype = tensor.dtype
         if dtype.bitwidth < 8:
-            return ir.PackedTensor(flat, dtype, shape=ir.Shape(tensor.shape), name=tensor.name)
-        shaped = flat.reshape(tuple(int(size) for size in tensor.shape))
-        return ir.Tensor(shaped, dtype=dtype, name=tensor.name)
+            return ir.PackedTensor(flat, dtype, shape=_shape(tensor), name=tensor.name)
+        return ir.Tensor(flat.reshape(tensor.shape.numpy()), dtype=dtype, name=tensor.name)
 
     return ir.LazyTensor(
-        concrete, tensor.dtype, ir.Shape(tensor.shape), name=tensor.name or "",
+        concrete, tensor.dtype, _shape(tensor), name=tensor.name or "",
         cache=True, doc_string=tensor.doc_string, metadata_props=dict(tensor.metadata_props),
     )  # fmt: skip
+
+
+def _shape(tensor: ir.TensorProtocol) -> ir.Shape:
+    import onnx_ir as ir
+
+    return ir.Shape(tensor.shape.numpy())
 
 
 def _replace_tensors(model: ir.Model, change: Any) -> None:
@@ -173,8 +184,8 @@ def _replace_tensors(model: ir.Model, change: Any) -> None:
         for value in graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = change(value.const_value)
-    functions = list(model.functions.values())
-    for owner in [model.graph, *functions]:
+    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for owner in owners:
         for node in ir.traversal.RecursiveGraphIterator(owner):
             for name, attribute in list(node.attributes.items()):
                 if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:

@@ -6,10 +6,11 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 
 from ..errors import OutputError
 
@@ -23,16 +24,37 @@ class Staging:
     Attributes:
         folder: Where to write; files keep the names that they will have.
         target: Folder that `commit` moves them to.
+        flushes: Files on their way to the disk.
     """
 
     folder: Path
     target: Path
+    flushes: list[Thread] = field(default_factory=list)
+
+    def write(self, name: str, blocks: Iterable[memoryview]) -> int:
+        """Write a file from its bytes, block by block, and give back its size.
+
+        The disk takes it in the background, while the caller checks what was written.
+        """
+        path, size = self.folder / name, 0
+        # Unbuffered: blocks are large, and buffering would copy and misalign each of them.
+        with path.open("wb", buffering=0) as file:
+            for block in blocks:
+                size += len(block)
+                while block:
+                    block = block[file.write(block) :]
+        thread = Thread(target=_flush, args=(path,), daemon=True)
+        thread.start()
+        self.flushes.append(thread)
+        return size
 
     def commit(self, names: list[str]) -> None:
         """Flush the named files to the disk and move them to the target, in this order.
 
         The file that refers to the others comes last: until it is renamed, an old set is whole.
         """
+        for thread in self.flushes:
+            thread.join()
         for name in names:
             with (self.folder / name).open("rb+") as file:
                 os.fsync(file.fileno())
@@ -97,6 +119,12 @@ def write_text(path: Path, text: str) -> None:
     with staging(path) as stage:
         (stage.folder / path.name).write_text(text, encoding="utf-8")
         stage.commit([path.name])
+
+
+def _flush(path: Path) -> None:
+    """Start a file's way to the disk; `Staging.commit` reports what fails."""
+    with suppress(OSError), path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

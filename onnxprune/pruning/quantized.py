@@ -130,15 +130,18 @@ class QuantizedWeights:
 
     def _unpacked(self, chunk: np.ndarray) -> np.ndarray:
         """One byte per code, in order, padding included."""
-        shifts = np.arange(0, 8, self._bits, dtype=np.uint8)
-        codes: np.ndarray = (chunk[:, None] >> shifts) & np.uint8(2**self._bits - 1)
-        return codes.reshape(-1)
+        count = self._per_element
+        codes = np.empty(chunk.size * count, np.uint8)
+        for place in range(count):
+            codes[place::count] = (chunk >> (place * self._bits)) & (2**self._bits - 1)
+        return codes
 
     def _packed(self, codes: np.ndarray) -> np.ndarray:
         """The inverse of `_unpacked`."""
-        shifts = np.arange(0, 8, self._bits, dtype=np.uint8)
-        parts = codes.reshape(-1, self._per_element) << shifts
-        packed: np.ndarray = np.bitwise_or.reduce(parts, axis=1)
+        count = self._per_element
+        packed = codes[::count].copy()
+        for place in range(1, count):
+            packed |= codes[place::count] << (place * self._bits)
         return packed
 
 

@@ -170,7 +170,7 @@ def _block_moments(values: np.ndarray) -> _Moments:
         return replace(moments, nonfinite=values.size - finite.size)
     exponent = math.frexp(max(-minimum, maximum))[1]
     if abs(exponent) < SAFE_EXPONENT and (minimum < 0 < maximum or alive == values.size):
-        found = _mean_and_spread(values.astype(np.float64), alive)
+        found = _mean_and_spread(values.astype(np.float64, copy=False), alive)
         if found:
             return _Moments(alive, *found, minimum, maximum)
     return _careful_moments(values[np.flatnonzero(values)], exponent)

@@ -57,9 +57,13 @@ def sparsity_thresholds(
 
 @dataclass(frozen=True)
 class _Rank:
-    """The k-th smallest magnitude, how many are smaller, and how many equal it."""
+    """The k-th smallest magnitude, how many are smaller, and how many equal it.
+
+    `next_magnitude` is the next number above it in the type that all magnitudes were compared in.
+    """
 
     magnitude: float
+    next_magnitude: float
     smaller: int
     equal: int
 
@@ -77,7 +81,7 @@ def _shared_threshold(
     found = _kth_magnitude(layers, math.ceil(goal), workers, advance)
     if found.magnitude == 0.0 or goal - found.smaller <= found.smaller + found.equal - goal:
         return found.magnitude
-    return float(np.nextafter(found.magnitude, math.inf))
+    return found.next_magnitude
 
 
 def _kth_magnitude(
@@ -96,8 +100,10 @@ def _kth_magnitude(
         equal = int(counts[digit])
         smaller = int(cumulative[digit]) - equal
         prefix = prefix << _DIGIT_BITS | digit
-    magnitude = float(np.array(prefix, f"u{dtype.itemsize}").view(dtype))
-    return _Rank(magnitude if math.isfinite(magnitude) else math.inf, smaller, equal)
+    magnitude = np.array(prefix, f"u{dtype.itemsize}").view(dtype)
+    if not np.isfinite(magnitude):
+        return _Rank(math.inf, math.inf, smaller, equal)
+    return _Rank(float(magnitude), float(np.nextafter(magnitude, np.inf)), smaller, equal)
 
 
 def _digit_counts(

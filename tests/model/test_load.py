@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.builders import arrays, mlp, saved
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.model.load import load, parse
 from onnxprune.model.tensors import TensorAddress
+from tests.builders import arrays, mlp, saved
 
 
 @pytest.mark.parametrize("external", [False, True])

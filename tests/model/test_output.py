@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.builders import arrays, mlp, saved
 
 from onnxprune.errors import OutputError
 from onnxprune.model import save
@@ -13,6 +12,7 @@ from onnxprune.model.load import load
 from onnxprune.model.output import stage_model
 from onnxprune.model.save import to_proto
 from onnxprune.model.staging import staging
+from tests.builders import arrays, mlp, saved
 
 
 def put(source: Path, target: Path, *, external: bool) -> int:

@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from onnxprune.model.dtypes import logical_dtype, unpack
 from onnxprune.pruning.quantized import Float8Weights, QuantizedWeights
+from onnxprune.pruning.stream import slices
 from tests.pruning.cut import CutPayload, pruned_in_slices
 
 KINDS = ["INT8", "UINT8", "INT16", "UINT16", "INT32", "INT4", "UINT4"]
@@ -95,7 +96,7 @@ def test_codes_below_the_threshold_become_the_zero_point(
     if weights.size % 2 and weights.payload.size != weights.size:
         assert pruned[-1] >> 4 == 0xF
     alive = np.count_nonzero(~below & (values != 0))
-    chunks = list(zip(weights.payload.chunks(), range(0, 10**6, weights.payload.length)))
+    chunks = list(slices(weights.payload))
     assert sum(weights.kept(*chunk, [threshold])[0] for chunk in chunks) == alive
     read = np.concatenate([weights.values(*chunk) for chunk in chunks])
     np.testing.assert_array_equal(read, values)

@@ -1,0 +1,141 @@
+"""Whether a written model is the input apart from how its constants are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto
+
+from .constants import Body, Constant, Key, bodies, constants, decoded_by_nodes
+
+__all__ = ["differences"]
+
+Constants = Mapping[Key, Constant]
+#: Initializers need not be graph inputs from here on, and may be overridden where they are.
+INITIALIZERS_ALONE = 4
+
+
+def differences(
+    before: ModelProto,
+    after: ModelProto,
+    wanted: Mapping[Key, np.ndarray] | None = None,
+    *,
+    ratios: bool = False,
+) -> list[str]:
+    """What differs between an input and what was written for it, apart from storage, in words.
+
+    Args:
+        before: The input.
+        after: The written model, in any form.
+        wanted: What some constants should be; all others should be bit for bit as they were.
+        ratios: Whether Dropout nodes may have other ratios.
+    """
+    was, have = constants(before), constants(after)
+    moved = {key for key, constant in was.items() if _form(have.get(key)) != constant.form}
+    problems = _tensors(after, was, have, wanted or {})
+    if after.ir_version != before.ir_version and not moved:
+        problems.append(f"IR version {before.ir_version} -> {after.ir_version}")
+    if _bare(before) != _bare(after):
+        problems.append("opsets, metadata, producer or training information differ")
+    theirs = dict(bodies(after))
+    crosses = before.ir_version < INITIALIZERS_ALONE <= after.ir_version
+    for scope, body in bodies(before):
+        if scope not in theirs:
+            problems.append(f"{scope}: body gone")
+            continue
+        gone = {name for place, name in moved if place == scope}
+        texts = _body(body, theirs[scope], gone, ratios)
+        texts += _fields(body, theirs[scope], gone, crosses)
+        problems += [f"{'/'.join(scope)}: {text}" for text in texts]
+    return problems
+
+
+def _form(constant: Constant | None) -> str:
+    return "nodes" if constant is None else constant.form
+
+
+def _tensors(
+    after: ModelProto, was: Constants, have: Constants, wanted: Mapping[Key, np.ndarray]
+) -> list[str]:
+    problems = []
+    for key, constant in was.items():
+        target = Constant(constant.data_type, wanted.get(key, constant.array), "")
+        found = have.get(key)
+        if found is None:
+            try:
+                found = Constant(constant.data_type, decoded_by_nodes(after, *key), "nodes")
+            except KeyError:
+                problems.append(f"{key}: gone")
+                continue
+        if not found.same(target):
+            problems.append(f"{key}: other values ({found.form})")
+    return problems
+
+
+def _bare(proto: ModelProto) -> ModelProto:
+    """A model without its graph, IR version and functions' nodes."""
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    copy.ClearField("graph")
+    copy.ClearField("ir_version")
+    for function in copy.functions:
+        function.ClearField("node")
+    return copy
+
+
+def _body(before: Body, after: Body, moved: set[str], ratios: bool) -> list[str]:
+    known = {name for node in before.node for name in node.output}
+    stay = known - moved
+    mine = [_plain(node, ratios) for node in before.node if stay.issuperset(node.output)]
+    theirs = [_plain(node, ratios) for node in after.node if stay.issuperset(node.output)]
+    problems = []
+    if mine != theirs:
+        problems.append(f"nodes differ ({len(mine)} that stay, {len(theirs)} found)")
+    new = sorted(n.op_type for n in after.node if not known.issuperset(n.output))
+    if new and not moved:
+        problems.append(f"nodes added: {new}")
+    return problems
+
+
+def _plain(node: NodeProto, ratios: bool) -> NodeProto:
+    """A node without what is compared on its own: bodies, a Constant's tensor, a ratio."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    if ratios and node.op_type == "Dropout":
+        kept = [a for a in copy.attribute if a.name != "ratio"]
+        copy.ClearField("attribute")
+        copy.attribute.extend(kept)
+        del copy.input[1:2]
+    for attribute in copy.attribute:
+        attribute.ClearField("g")
+        attribute.ClearField("graphs")
+        if node.op_type == "Constant" and attribute.name in ("value", "sparse_value"):
+            attribute.Clear()
+    return copy
+
+
+def _fields(before: Body, after: Body, moved: set[str], crosses: bool) -> list[str]:
+    """Differences of a body's own fields. `crosses`: no initializer is an input any more."""
+    if not isinstance(before, GraphProto):
+        one, two = type(before)(), type(before)()
+        one.CopyFrom(before)
+        two.CopyFrom(after)
+        one.ClearField("node")
+        two.ClearField("node")
+        return [] if one == two else ["the function's fields differ"]
+    problems = [
+        f"{name} differs"
+        for name in ("name", "doc_string", "output", "value_info", "metadata_props")
+        if getattr(before, name) != getattr(after, name)
+    ]
+    if before.quantization_annotation != after.quantization_annotation:
+        problems.append("quantization_annotation differs")
+    may_go = {tensor.name for tensor in before.initializer} if crosses else moved
+    kept = {value.name for value in after.input}
+    left = [value for value in before.input if value.name in kept]
+    if list(after.input) != left or any(
+        v.name not in may_go for v in before.input if v.name not in kept
+    ):
+        problems.append("inputs differ")
+    return problems
