@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto
 
 from .config import Format, PruneConfig
+from .errors import OutputError
 from .model.carriers import store
 from .model.save import to_proto
 from .model.sources import read, to_graphsurgeon, to_ir, to_program
@@ -165,6 +167,7 @@ def prune_file(
     dry_run: bool = False,
     val: Path | None = None,
     progress: Progress | None = None,
+    report: Path | None = None,
 ) -> Report:
     """Prune one file into another, as the command line does.
 
@@ -176,15 +179,50 @@ def prune_file(
         dry_run: Write nothing; the report says what would be written.
         val: Labelled samples (.npz) to measure accuracy on.
         progress: Told how far the work is.
+        report: Where the caller will write the report; refused where that would replace a file
+            of the model that is read or written.
     """
     target = default_output(source) if output is None else output
     model = read(source)
+    if report is not None:
+        check_report(report, model.origin.files, target)
     if not dry_run:
         check_target(target, overwrite=overwrite, inputs=model.origin.files)
     pruned = prune_model(model, config, val=val, progress=progress)
     if dry_run:
         return report_unwritten(pruned)
     return write_pruned(pruned, target, overwrite=overwrite, progress=progress)
+
+
+def inspect_file(
+    source: Path,
+    *,
+    embeddings: bool = False,
+    progress: Progress | None = None,
+    report: Path | None = None,
+) -> InspectReport:
+    """Inspect one file, as the command line does; arguments as for `inspect` and `prune_file`."""
+    model = read(source)
+    if report is not None:
+        check_report(report, model.origin.files, None)
+    return inspect_model(model, embeddings=embeddings, progress=progress)
+
+
+def check_report(report: Path, inputs: Sequence[Path], target: Path | None) -> None:
+    """Refuse a place for the report that belongs to a model; raises OutputError."""
+    for path in inputs:
+        if report.exists() and report.samefile(path):
+            raise OutputError(
+                f"the JSON report would replace the input file '{report}'; give it another name"
+            )
+    if target is not None and report.resolve() in (
+        target.resolve(),
+        *(path.resolve() for path in target.parent.glob(f"{glob.escape(target.name)}*.data")),
+        target.with_name(f"{target.name}.data").resolve(),
+    ):
+        raise OutputError(
+            f"the JSON report and the model would both be '{report}'; give the report another name"
+        )
 
 
 def default_output(source: Path) -> Path:

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 from cyclopts import App, Group, Parameter
 
 from .config import Format, OutputConfig, PruneConfig, flag_help, parse_layer_override
-from .errors import OutputError
 from .report.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, explain
 from .report.format import safe
 from .report.helppage import print_panel
@@ -154,7 +153,9 @@ def inspect_command(
     places = OutputConfig(json=json, overwrite=overwrite)
     _check_places(places, model)
     with progress_line() as progress:
-        report: InspectReport = api.inspect(model, embeddings=embeddings, progress=progress)
+        report: InspectReport = api.inspect_file(
+            model, embeddings=embeddings, progress=progress, report=places.json_file
+        )
     _deliver(report, places)
     return 0
 
@@ -172,6 +173,7 @@ def _prune(model: Path, config: PruneConfig, places: OutputConfig) -> int:
             dry_run=places.dry_run,
             val=places.val,
             progress=progress,
+            report=places.json_file,
         )
     _deliver(report, places)
     return EXIT_FAILED if report.failed else 0
@@ -179,8 +181,8 @@ def _prune(model: Path, config: PruneConfig, places: OutputConfig) -> int:
 
 def _check_places(places: OutputConfig, model: Path) -> None:
     """Refuse a bad JSON target before any work is done; the API checks the model's."""
-    if places.json is not None and not places.prints_json:
-        check_json_target(places.json, overwrite=places.overwrite, inputs=(model,))
+    if places.json_file is not None:
+        check_json_target(places.json_file, overwrite=places.overwrite, inputs=(model,))
 
 
 def _deliver(report: Report | InspectReport, places: OutputConfig) -> None:
@@ -188,14 +190,8 @@ def _deliver(report: Report | InspectReport, places: OutputConfig) -> None:
     if places.prints_json:
         sys.stdout.write(to_json(report))
         return
-    if places.json is not None:
-        written = report.output if isinstance(report, Report) else None
-        if written is not None and places.json.resolve() == Path(written).resolve():
-            raise OutputError(
-                f"the JSON report would replace the model just written to {written!r}: give it"
-                " another name"
-            )
-        write_json(report, places.json)
+    if places.json_file is not None:
+        write_json(report, places.json_file)
     if not places.quiet:
         show(report)
 

@@ -148,6 +148,11 @@ class OutputConfig:
         """True where the JSON goes to standard output."""
         return self.json is not None and str(self.json) == "-"
 
+    @property
+    def json_file(self) -> Path | None:
+        """The file that the JSON goes to, None where there is none."""
+        return None if self.prints_json else self.json
+
 
 def parse_layer_override(text: str) -> tuple[str, float | None]:
     """Split ``GLOB=Q`` at its last ``=``; a Q of ``off`` gives None. Raises UsageError."""

@@ -83,7 +83,10 @@ def random_feeds(session: onnxruntime.InferenceSession, seed: int = 0) -> Iterat
     Raises:
         CannotRun: An input is not a tensor (a sequence, a map, an optional).
     """
-    inputs = session.get_inputs()
+    try:
+        inputs = session.get_inputs()
+    except UnicodeDecodeError:
+        raise CannotRun("the name of an input is not UTF-8") from None
     strange = [value.name for value in inputs if value.type not in ELEMENTS]
     if strange:
         raise CannotRun(f"input '{strange[0]}' is not a plain tensor")

@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from tests.builders import mlp, saved
-from tests.refusal import refused, state
 
 from onnxprune.cli import main
+from tests.builders import mlp, saved
+from tests.refusal import refused, state
 
 Capture = pytest.CaptureFixture[str]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,14 +84,20 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if isinstance(archive, np.ndarray):
             raise DataError(f"'{path}' is a single array; save inputs and labels as .npz")
         with archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"cannot read '{path}' ({reason}); check the path") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many types on damaged files
         raise DataError(
             f"'{path}' is no .npz file of plain arrays ({error}); save it again"
         ) from None
+    strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if strange:
+        raise DataError(f"'{strange[0]}' in '{path}' is no array; save the file again")
+    return arrays
 
 
 def _input(

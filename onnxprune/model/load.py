@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto
+from onnx import FunctionProto, GraphProto, ModelProto, TensorProto
 
 from ..errors import ModelError
 from .dtypes import storage_dtype
@@ -16,7 +16,7 @@ from .model import Model, Origin, checked_storage, payload_key, set_payload_key,
 from .payload import MappedPayload, Payload
 from .sparse import densify_sparse
 from .tensors import all_tensors, walk_graphs
-from .wire import Slice, split
+from .wire import SMALLEST_PAYLOAD, Slice, split
 
 __all__ = ["load", "parse"]
 
@@ -56,6 +56,7 @@ def parse(
     folder: Path | None = None,
     path: Path | None = None,
     known: Mapping[str, Payload] | None = None,
+    smallest: int = SMALLEST_PAYLOAD,
 ) -> Model:
     """A model from the bytes of a ModelProto; tensors stay views of `buffer`.
 
@@ -64,11 +65,12 @@ def parse(
         folder: Where its external data files are; None when there can be none.
         path: The file that `buffer` was read from, if any.
         known: Payloads that the message refers to already.
+        smallest: Tensors of fewer bytes stay inside the message.
 
     Raises:
         ModelError: Not an ONNX model, damaged, or external data missing or unsafe.
     """
-    skeleton, slices = split(buffer)
+    skeleton, slices = split(buffer, smallest)
     proto = ModelProto()
     try:
         proto.ParseFromString(skeleton)
@@ -79,8 +81,12 @@ def parse(
     if not proto.graph.node:
         raise ModelError("the graph has no nodes, so there is nothing to prune; export it again")
     external = ExternalFiles(folder)
+    _check_names(proto)
     payloads = dict(known or {})
     payloads.update(_payloads(proto, buffer, slices, external, payloads))
+    if slices.keys() - payloads.keys():
+        # Tensors in places that nothing here knows stay in the message, however big they are.
+        return parse(buffer, folder=folder, path=path, known=known, smallest=len(buffer) + 1)
     sparse = densify_sparse(proto, payloads)
     origin = Origin(
         path=path,
@@ -116,6 +122,38 @@ def _payloads(
             key = f"external{number}"
             set_payload_key(tensor, key)
             yield key, payload
+
+
+def _check_names(proto: ModelProto) -> None:
+    """Refuse names that are not UTF-8: protobuf hands those out as bytes, or fails."""
+    try:
+        strange = next((name for name in _names(proto) if not isinstance(name, str)), None)
+    except UnicodeDecodeError as error:
+        strange = error.object
+    if strange is not None:
+        raise ModelError(
+            f"the name {strange!r} in the model is not UTF-8; the file is damaged, export it again"
+        )
+
+
+def _names(proto: ModelProto) -> Iterator[object]:
+    """Every name in a model that may be shown, matched or written."""
+    yield proto.producer_name
+    yield proto.producer_version
+    yield from (opset.domain for opset in proto.opset_import)
+    for _, graph in walk_graphs(proto):
+        yield graph.name
+        yield from graph.input if isinstance(graph, FunctionProto) else _value_names(graph)
+        for node in graph.node:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (attribute.name for attribute in node.attribute)
+    yield from (tensor.name for tensor in all_tensors(proto))
+
+
+def _value_names(graph: GraphProto) -> Iterator[object]:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
 
 
 def _check_cycles(proto: ModelProto) -> None:

@@ -102,7 +102,8 @@ def _own_data(target: Path, inputs: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(
         file
         for file in files
-        if file.name.startswith(f"{target.name}.")
+        if file.parent == target.parent
+        and file.name.startswith(f"{target.name}.")
         and file.name.endswith(".data")
         and not any(file.samefile(other) for other in inputs)
     )

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+)
 
 __all__ = [
     "Scope",
@@ -63,14 +71,20 @@ def walk_graphs(proto: ModelProto) -> Iterator[tuple[Scope, GraphProto | Functio
 
     Iterative, so that hostile nesting cannot exhaust the interpreter's stack.
     """
-    roots: list[tuple[Scope, GraphProto | FunctionProto]] = [((), proto.graph)]
-    roots += [((function_label(function),), function) for function in proto.functions]
-    for root in roots:
-        pending = [root]
-        while pending:
-            scope, graph = pending.pop()
-            yield scope, graph
-            pending.extend(reversed(_bodies(scope, graph.node)))
+    yield from _nested((), proto.graph)
+    for function in proto.functions:
+        yield from _nested((function_label(function),), function)
+
+
+def _nested(
+    scope: Scope, root: GraphProto | FunctionProto
+) -> Iterator[tuple[Scope, GraphProto | FunctionProto]]:
+    """A graph and the bodies inside it, outer before inner."""
+    pending = [(scope, root)]
+    while pending:
+        scope, graph = pending.pop()
+        yield scope, graph
+        pending.extend(reversed(_bodies(scope, graph.node)))
 
 
 def _bodies(
@@ -104,21 +118,31 @@ def walk_tensors(proto: ModelProto) -> Iterator[tuple[TensorAddress, TensorKind,
 
 def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
     """Every tensor message that may hold or refer to bytes, addressable or not."""
-    for _, graph in walk_graphs(proto):
+    graphs = [graph for _, graph in walk_graphs(proto)]
+    for training in proto.training_info:
+        for root in (training.initialization, training.algorithm):
+            graphs += [graph for _, graph in _nested((), root)]
+    for graph in graphs:
         if isinstance(graph, GraphProto):
             yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
+            yield from _parts(graph.sparse_initializer)
+        else:
+            yield from _attribute_tensors(graph.attribute_proto)
         for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t
-                yield from attribute.tensors
-                sparse_tensors = list(attribute.sparse_tensors)
-                if attribute.HasField("sparse_tensor"):
-                    sparse_tensors.append(attribute.sparse_tensor)
-                for sparse in sparse_tensors:
-                    yield from (sparse.values, sparse.indices)
-    for training in proto.training_info:
-        yield from training.initialization.initializer
-        yield from training.algorithm.initializer
+            yield from _attribute_tensors(node.attribute)
+
+
+def _attribute_tensors(attributes: Sequence[AttributeProto]) -> Iterator[TensorProto]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        if attribute.HasField("sparse_tensor"):
+            yield from _parts([attribute.sparse_tensor])
+        yield from _parts(attribute.sparse_tensors)
+
+
+def _parts(tensors: Sequence[SparseTensorProto]) -> Iterator[TensorProto]:
+    for tensor in tensors:
+        yield tensor.values
+        yield tensor.indices

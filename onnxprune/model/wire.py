@@ -8,6 +8,7 @@ Wire format: https://protobuf.dev/programming-guides/encoding/ ; field numbers: 
 
 from __future__ import annotations
 
+import secrets
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -161,6 +162,8 @@ class _Splitter:
     def __init__(self, view: memoryview, smallest: int) -> None:
         self.view, self.smallest = view, smallest
         self.slices: dict[str, Slice] = {}
+        # A file that was made to refer to another tensor's payload cannot know this.
+        self.token = secrets.token_hex(8)
 
     def message(self, start: int, end: int, kind: str, depth: int) -> list[bytes]:
         """Parts of the rewritten message body."""
@@ -197,7 +200,7 @@ class _Splitter:
         number, body, stop = found[0]
         if number != RAW_DATA and PACKED_FIELDS[number] != data_type:
             return bytes(self.view[start:end])
-        key = str(len(self.slices))
+        key = f"{self.token}.{len(self.slices)}"
         self.slices[key] = Slice(body, stop - body, data_type)
         return b"".join(kept) + _reference(key)
 

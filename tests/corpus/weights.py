@@ -25,9 +25,11 @@ OPERANDS: Mapping[str, tuple[int, ...]] = {
     "LSTM": (1, 2),
     "GRU": (1, 2),
     "RNN": (1, 2),
+    "Einsum": tuple(range(8)),
 }
+#: Operators that show their first input, or parts of it, with the same values; Concat shows all.
 VIEWS = frozenset(
-    [
+    (
         "Identity",
         "Cast",
         "Transpose",
@@ -35,8 +37,9 @@ VIEWS = frozenset(
         "Squeeze",
         "Unsqueeze",
         "Flatten",
-        "DequantizeLinear",
-    ]
+        "Slice",
+        "Split",
+    )
 )
 FLOATS = frozenset((1, 10, 11, 16))
 
@@ -103,9 +106,21 @@ def weight_keys(proto: ModelProto) -> dict[Key, Constant]:
             for index in OPERANDS.get(node.op_type, ()) if not node.domain else ():
                 if index < len(node.input) and node.input[index]:
                     for key in _sources(place, node.input[index], known):
-                        if known[key].data_type in FLOATS and known[key].array.ndim:
+                        if _is_weight(known[key], index, place, node, known):
                             found[key] = known[key]
     return found
+
+
+def _is_weight(
+    constant: Constant, index: int, place: _Place, node: NodeProto, known: Mapping[Key, Constant]
+) -> bool:
+    if constant.data_type not in FLOATS or not constant.array.ndim:
+        return False
+    if node.op_type == "Einsum":
+        return constant.array.ndim > 1
+    # A constant vector before a constant matrix is what the matrix multiplies.
+    is_fed = index == 0 and any(True for _ in _sources(place, node.input[1], known))
+    return constant.array.ndim > 1 or not is_fed
 
 
 @dataclass(frozen=True)
@@ -126,6 +141,8 @@ def expected(constant: Constant, quality: float) -> tuple[np.ndarray, Count]:
     if alive.size < 2 or np.all(alive == alive[0]) or quality == 0:
         return array, count
     gone = np.abs(values) < quality * np.std(alive)
+    if not np.any(gone & (values != 0)):
+        return array, count  # a tensor that loses nothing keeps its bytes, zeros of both signs
     pruned = array.copy()
     pruned[gone] = 0
     return pruned, Count(array.size, alive.size, int(np.count_nonzero(pruned)))

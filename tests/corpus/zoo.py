@@ -1,6 +1,6 @@
 """Every real model, pruned and checked against a second count of what should be left.
 
-Run ``python tests/corpus/zoo.py`` for a table of all models; ``--help`` lists its options.
+For a table of all models, in the repository: ``python -m tests.corpus.zoo`` (see ``--help``).
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pathlib import Path
 
 import onnx
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
-
 import onnxprune
 from tests.corpus.comparing import differences
 from tests.corpus.constants import with_values
@@ -25,7 +23,7 @@ from tests.corpus.feeds import feeds_of
 from tests.corpus.running import same_run, session_of
 from tests.corpus.weights import Count, counted
 
-__all__ = ["REJECTED", "Outcome", "check"]
+__all__ = ["FORMATS", "REJECTED", "Outcome", "check", "models"]
 
 FORMATS = ("sparse", "constant", "gaps", "dense")
 #: onnxruntime rejects these: custom or experimental operators, or no opset.
@@ -40,6 +38,12 @@ REJECTED = frozenset(
         "style_candy_uwp_old",
     ]
 )
+
+
+def models() -> list[Path]:
+    """All real models there are; none where their folder (see tests/conftest.py) is absent."""
+    shared = os.environ.get("ONNXPRUNE_ZOO", Path(__file__).resolve().parents[3] / "shared")
+    return sorted(Path(shared, "models").glob("*.onnx"))
 
 
 @dataclass
@@ -163,39 +167,46 @@ def _row(outcome: Outcome) -> str:
     )
 
 
+def _totals(outcomes: list[Outcome]) -> str:
+    pruned = [outcome for outcome in outcomes if not outcome.refusal]
+    first = outcomes[0]
+    return (
+        f"q {first.quality:g} {first.form}: {len(outcomes)} models, {len(pruned)} written, "
+        f"{len(outcomes) - len(pruned)} refused; outputs "
+        f"{dict(Counter(o.outputs for o in pruned))}; {sum(o.layers for o in pruned)} layers, {sum(o.weights for o in pruned):,} weights, "
+        f"{sum(o.kept for o in pruned):,} kept; {sum(bool(o.problems) for o in outcomes)} problems"
+    )
+
+
 def main() -> int:
     """Check all models and print the table; 1 where there is a problem."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--format", action="append", choices=FORMATS, help="default: sparse")
     parser.add_argument("--quality", action="append", type=float, help="default: 0 and 1")
     parser.add_argument("--only", default="", help="part of the names to check")
-    parser.add_argument("--no-own-check", action="store_true")
+    parser.add_argument("--no-own-check", action="store_true", help="as onnxprune's --no-check")
     given = parser.parse_args()
-    shared = os.environ.get("ONNXPRUNE_ZOO", Path(__file__).resolve().parents[3] / "shared")
-    paths = sorted(p for p in Path(shared, "models").glob("*.onnx") if given.only in p.stem)
-    problems = 0
+    paths = [path for path in models() if given.only in path.stem]
+    if not paths:
+        print("no models (set ONNXPRUNE_ZOO)")
+        return 1
     print(
         f"{'model':38} {'q':>3} {'format':8} {'lay':>3} {'weights':>9} {'kept':>9} "
         f"{'pruned':>7} {'valid':9} {'outputs':11} {'s':>5} stored as"
     )
+    totals, problems = [], False
     for form in given.format or FORMATS[:1]:
         for quality in given.quality or (0.0, 1.0):
-            with tempfile.TemporaryDirectory() as folder:
-                outcomes = []
-                for path in paths:
-                    own = not given.no_own_check
-                    outcomes.append(check(path, quality, form, Path(folder), own_check=own))
-                    print(_row(outcomes[-1]), flush=True)
-            problems += sum(bool(outcome.problems) for outcome in outcomes)
-            pruned = [o for o in outcomes if not o.refusal]
-            print(
-                f"q {quality:g} {form}: {len(outcomes)} models, {len(pruned)} written, "
-                f"{len(outcomes) - len(pruned)} refused, outputs "
-                f"{dict(Counter(o.outputs for o in pruned))}, {sum(o.layers for o in pruned)} "
-                f"layers, {sum(o.weights for o in pruned):,} weights, {sum(o.kept for o in pruned):,}"
-                f" kept, {sum(bool(o.problems) for o in outcomes)} with problems"
-            )
-    return 1 if problems else 0
+            outcomes = []
+            for path in paths:
+                with tempfile.TemporaryDirectory() as folder:
+                    own_check = not given.no_own_check
+                    outcomes.append(check(path, quality, form, Path(folder), own_check=own_check))
+                print(_row(outcomes[-1]), flush=True)
+            totals.append(_totals(outcomes))
+            problems |= any(outcome.problems for outcome in outcomes)
+    print("\n".join(totals))
+    return int(problems)
 
 
 if __name__ == "__main__":
