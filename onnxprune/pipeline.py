@@ -19,7 +19,6 @@ from .graph.layers import find_layers
 from .model.carriers import Stored, store
 from .model.compressed import CompressedSize, compressed_size, file_blocks
 from .model.external_data import map_file
-from .model.gaps import decode
 from .model.model import Model
 from .model.output import stage_model
 from .model.save import INLINE_LIMIT, serialised
@@ -204,7 +203,7 @@ def _checks(
 ) -> tuple[CheckResult, ...]:
     """The written file is read back and checked always, and run unless that was declined."""
     _tell(progress, "checking")
-    weights = verify.check_weights(path, pruned.model, decode)
+    weights = verify.check_weights(path, pruned.model)
     form = verify.check_format(path, size, pruned.source)
     if not pruned.config.check:
         return weights, form, CheckResult("onnxruntime", "skipped", "--no-check")

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from onnx import (
-    FunctionProto,
-    GraphProto,
     NodeProto,
     TensorProto,
     defs,
@@ -30,11 +28,10 @@ from onnx import (
 
 from .dtypes import storage_dtype, type_name
 from .housekeeping import FreshNames
-from .model import Model
 from .occupancy import LONGEST_GAP, KeptPart, Occupancy, kept_elements
 from .payload import Payload
-from .sparse import ScatteredPayload, hold, without_data
-from .tensors import TensorAddress, walk_graphs
+from .sparse import hold, without_data
+from .tensors import TensorAddress
 
 __all__ = [
     "ConstantKey",
@@ -42,7 +39,6 @@ __all__ = [
     "GapCode",
     "GapValuesPayload",
     "GapsPayload",
-    "decode",
     "gap_code",
     "refusal",
 ]
@@ -231,41 +227,3 @@ def _zero(data_type: int) -> TensorProto:
     """A tensor of one zero."""
     size = storage_dtype(data_type).itemsize
     return TensorProto(data_type=data_type, dims=[1], raw_data=bytes(size))
-
-
-# --- Reading -------------------------------------------------------------------------------------
-
-
-def decode(model: Model, address: TensorAddress) -> np.ndarray | None:
-    """The elements of a gap-coded weight, flat; None where no gap code makes that value."""
-    graph = dict(walk_graphs(model.proto)).get(address.scope)
-    if graph is None:
-        return None
-    parts = _parts(graph, address.name)
-    tensors = [model.tensors.get(TensorAddress(address.scope, name)) for name in parts]
-    if len(tensors) != 3 or any(tensor is None for tensor in tensors):
-        return None
-    gaps, values, size = (model.payload(tensor).array() for tensor in tensors if tensor is not None)
-    if gaps.dtype != np.uint8 or gaps.size != values.size or size.size != 1:
-        return None
-    positions = np.cumsum(gaps, dtype=np.int64)
-    if gaps.size and (positions[-1] >= size[0] or not gaps[1:].all()):
-        return None
-    return ScatteredPayload(positions, values, int(size[0])).array()
-
-
-def _parts(graph: GraphProto | FunctionProto, name: str) -> tuple[str, ...]:
-    """Names of a weight's gaps, values and size; empty where its nodes are not a gap code."""
-    producers = {output: node for node in graph.node for output in node.output}
-
-    def inputs(value: str, operator: str, count: int) -> list[str]:
-        node = producers.get(value)
-        found = node is not None and node.op_type == operator and len(node.input) == count
-        return list(node.input) if node is not None and found else [""] * count
-
-    flat, _ = inputs(name, "Reshape", 2)
-    zeros, positions, values = inputs(flat, "ScatterElements", 3)
-    (size,) = inputs(zeros, "ConstantOfShape", 1)
-    distances, _ = inputs(positions, "CumSum", 2)
-    (gaps,) = inputs(distances, "Cast", 1)
-    return (gaps, values, size) if gaps and size else ()

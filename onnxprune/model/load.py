@@ -12,6 +12,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, TensorProto
 from ..errors import ModelError
 from .dtypes import storage_dtype
 from .external_data import ExternalFiles, map_file
+from .gap_fold import fold_gaps
 from .model import Model, Origin, checked_storage, payload_key, set_payload_key, size_error
 from .payload import MappedPayload, Payload
 from .sparse import densify_sparse
@@ -87,7 +88,7 @@ def parse(
     if slices.keys() - payloads.keys():
         # Tensors in places that nothing here knows stay in the message, however big they are.
         return parse(buffer, folder=folder, path=path, known=known, smallest=len(buffer) + 1)
-    sparse = densify_sparse(proto, payloads)
+    sparse = densify_sparse(proto, payloads) | fold_gaps(Model(proto, payloads), payloads)
     origin = Origin(
         path=path,
         file_bytes=len(buffer) + sum(file.stat().st_size for file in external.paths),

@@ -62,7 +62,7 @@ class Finding:
 
 
 def examine_case(case: Case, *, own_check: bool) -> list[Finding]:
-    """A test as it is, and with its inputs turned into constants; formats only where they differ."""
+    """A test as it is and with constants for inputs; in all formats where there are layers."""
     findings = [examine(case, quality, "sparse", own_check=own_check) for quality in (0.0, 1.0)]
     for variant in frozen(case):
         for quality in (0.0, 1.0):

@@ -20,6 +20,7 @@ OPERANDS: Mapping[str, tuple[int, ...]] = {
     "Conv": (1,),
     "ConvTranspose": (1,),
     "DeformConv": (1,),
+    "CausalConvWithState": (1,),
     "Gemm": (0, 1),
     "MatMul": (0, 1),
     "LSTM": (1, 2),

@@ -172,9 +172,12 @@ def _totals(outcomes: list[Outcome]) -> str:
     first = outcomes[0]
     return (
         f"q {first.quality:g} {first.form}: {len(outcomes)} models, {len(pruned)} written, "
-        f"{len(outcomes) - len(pruned)} refused; outputs "
-        f"{dict(Counter(o.outputs for o in pruned))}; {sum(o.layers for o in pruned)} layers, {sum(o.weights for o in pruned):,} weights, "
-        f"{sum(o.kept for o in pruned):,} kept; {sum(bool(o.problems) for o in outcomes)} problems"
+        f"{len(outcomes) - len(pruned)} refused; "
+        f"outputs {dict(Counter(outcome.outputs for outcome in pruned))}; "
+        f"{sum(outcome.layers for outcome in pruned)} layers, "
+        f"{sum(outcome.weights for outcome in pruned):,} weights, "
+        f"{sum(outcome.kept for outcome in pruned):,} kept; "
+        f"{sum(bool(outcome.problems) for outcome in outcomes)} with problems"
     )
 
 

@@ -14,7 +14,6 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxprune.model.carriers import Form, Stored, readers, store
-from onnxprune.model.gaps import decode
 from onnxprune.model.load import parse
 from onnxprune.model.model import Model
 from onnxprune.model.save import to_proto
@@ -76,12 +75,7 @@ def checked(stored: Stored, *, full: bool = False) -> ModelProto:
 
 def read_back(proto: ModelProto, address: TensorAddress) -> np.ndarray:
     model = parsed(proto)
-    tensor = model.tensors.get(address)
-    if tensor is not None:
-        return model.array(tensor)
-    flat = decode(model, address)
-    assert flat is not None
-    return flat
+    return model.array(model.tensors[address])
 
 
 # --- Round trips ---------------------------------------------------------------------------------

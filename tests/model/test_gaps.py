@@ -13,7 +13,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxprune.model import occupancy, payload
-from onnxprune.model.gaps import GapsPayload, GapValuesPayload, decode, gap_code, refusal
+from onnxprune.model.gaps import GapsPayload, GapValuesPayload, gap_code, refusal
 from onnxprune.model.housekeeping import FreshNames
 from onnxprune.model.model import Model
 from onnxprune.model.occupancy import scan
@@ -104,9 +104,6 @@ def test_any_mask_over_any_chunks(
 def test_nodes_compute_the_weight_exactly(weight: np.ndarray) -> None:
     model = coded(weight)
     assert run(materialise(model)).tobytes() == weight.tobytes()
-    found = decode(model, ADDRESS)
-    assert found is not None
-    assert found.tobytes() == weight.tobytes()
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64, np.int8, np.uint8, np.int64, np.bool_])
@@ -155,11 +152,3 @@ def test_names_are_free_and_small_constants_shared() -> None:
     names = [item.name for item in first.tensors]
     assert names == ["w_gaps_1", "w_values", "gap_axis", "w_size", "w_shape"]
     assert [item.name for item in second.tensors] == ["v_gaps", "v_values"]
-
-
-def test_decode_finds_only_gap_codes() -> None:
-    model = coded(np.eye(3, dtype=np.float32))
-    assert decode(model, TensorAddress((), "missing")) is None
-    assert decode(model, TensorAddress(("If_0.then_branch",), "w")) is None
-    del model.proto.graph.initializer[0]
-    assert decode(Model(model.proto), ADDRESS) is None

@@ -1,0 +1,113 @@
+"""Gradients of arithmetic with broadcasting and of elementary functions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.training.gradcheck import Case, Draw, Fixed, gradient_tests
+
+F = np.float32
+MIXED = np.array([[True, False, True], [False, False, True]])
+EVERY = ("static", "symbolic", "unranked")
+
+
+def broadcasts(op, function, low=-2.0, high=2.0):
+    """A binary operator over every way in which two shapes broadcast."""
+    shapes = [
+        ((2, 3), (2, 3)),
+        ((2, 3), (3,)),
+        ((3,), (2, 3)),
+        ((2, 1, 3), (4, 1)),
+        ((1, 3), (2, 1)),
+        ((), (2, 2)),
+        ((2, 2), ()),
+        ((1,), (1, 1)),
+        ((2, 1), (2, 1)),
+        ((1, 2), (3, 1, 2)),
+    ]
+    return [
+        Case(op, Draw(left, low, high), Draw(right, low, high), torch=function, modes=EVERY)
+        for left, right in shapes
+    ]
+
+
+CASES = [
+    *broadcasts("Add", lambda t, x, y: x + y),
+    *broadcasts("Sub", lambda t, x, y: x - y),
+    *broadcasts("Mul", lambda t, x, y: x * y),
+    *broadcasts("Div", lambda t, x, y: x / y, 0.5, 2),
+    *broadcasts("Pow", lambda t, x, y: x**y, 0.5, 2),
+    *broadcasts("Max", lambda t, x, y: t.maximum(x, y)),
+    *broadcasts("Min", lambda t, x, y: t.minimum(x, y)),
+    Case("Div", Draw((3,), -2, -1), Draw((3,), -2, -0.5), torch=lambda t, x, y: x / y),
+    *(
+        Case("Pow", (2, 3), Fixed(np.array(p, F)), torch=lambda t, x, p: x**p, avoid=(0.0,))
+        for p in (2, 3, 1, 4, -1, -2, 0)
+    ),
+    *(
+        Case("Pow", Draw((2, 3), 0.3, 2), Fixed(np.array(p, F)), torch=lambda t, x, p: x**p)
+        for p in (0.5, -0.5, 1.7)
+    ),
+    Case("Pow", (2, 3), np.array([2], np.int64), torch=lambda t, x, p: x**p),
+    Case("Pow", (2, 3), np.array([2, 3, 1], np.int64), torch=lambda t, x, p: x**p),
+    Case("Pow", np.array([0, 1, 2], F), Fixed(np.array([0, 0, 3], F)), torch=lambda t, x, p: x**p),
+    Case(
+        "Mod", Draw((2, 3), 1, 9), Draw((3,), 1.1, 1.3), fmod=1, torch=lambda t, x, y: t.fmod(x, y)
+    ),
+    Case(
+        "Mod", Draw((3,), -9, -1), Draw((3,), 1.1, 1.3), fmod=1, torch=lambda t, x, y: t.fmod(x, y)
+    ),
+    Case("Sum", (2, 3), torch=lambda t, x: x),
+    Case("Sum", (2, 3), (3,), (2, 1), torch=lambda t, x, y, z: x + y + z),
+    Case("Mean", (2, 3), torch=lambda t, x: x),
+    Case("Mean", (2, 3), (3,), (2, 1), torch=lambda t, x, y, z: (x + y + z) / 3),
+    Case("Max", (2, 3), torch=lambda t, x: x),
+    Case("Max", (2, 3), (3,), (2, 1), torch=lambda t, x, y, z: t.maximum(t.maximum(x, y), z)),
+    Case("Min", (2, 3), (3,), (), (2, 1), name="Min of four"),
+    Case("Where", MIXED, (2, 3), (2, 3), torch=lambda t, c, x, y: t.where(c, x, y)),
+    Case("Where", MIXED, (3,), (2, 1), torch=lambda t, c, x, y: t.where(c, x, y), modes=EVERY),
+    Case("Where", MIXED, (), (2, 2, 3), torch=lambda t, c, x, y: t.where(c, x, y)),
+    Case("Where", MIXED[:, :1], (3,), (2, 3), torch=lambda t, c, x, y: t.where(c, x, y)),
+    Case("Clip", (2, 3), torch=lambda t, x: x),
+    Case(
+        "Clip",
+        (3, 4),
+        Fixed(np.array(-1, F)),
+        Fixed(np.array(1, F)),
+        avoid=(-1.0, 1.0),
+        torch=lambda t, x, low, high: t.clip(x, low, high),
+    ),
+    Case("Clip", (3, 4), None, Fixed(np.array(0.5, F)), avoid=(0.5,)),
+    Case("Clip", (3, 4), Draw((), -1, -0.5), Draw((), 0.5, 1), name="Clip to trained bounds"),
+    Case(
+        "Clip",
+        np.array([-1, 0, 1], F),
+        Fixed(np.array(-1, F)),
+        Fixed(np.array(1, F)),
+        name="Clip on its bounds",
+        torch=lambda t, x, low, high: t.clip(x, -1, 1),
+    ),
+    Case("Neg", (2, 3), torch=lambda t, x: -x),
+    Case("Abs", (2, 3), avoid=(0.0,), torch=lambda t, x: x.abs()),
+    Case("Sqrt", Draw((2, 3), 0.3, 2), torch=lambda t, x: x.sqrt()),
+    Case("Exp", (2, 3), torch=lambda t, x: x.exp()),
+    Case("Log", Draw((2, 3), 0.3, 2), torch=lambda t, x: x.log()),
+    Case("Reciprocal", Draw((2, 3), 0.3, 2), torch=lambda t, x: 1 / x),
+    Case("Sin", (2, 3), torch=lambda t, x: x.sin()),
+    Case("Cos", (2, 3), torch=lambda t, x: x.cos()),
+    Case("Tan", Draw((2, 3), -1, 1), torch=lambda t, x: x.tan()),
+    Case("Sinh", (2, 3), torch=lambda t, x: x.sinh()),
+    Case("Cosh", (2, 3), torch=lambda t, x: x.cosh()),
+    Case("Asin", Draw((2, 3), -0.8, 0.8), torch=lambda t, x: x.asin()),
+    Case("Acos", Draw((2, 3), -0.8, 0.8), torch=lambda t, x: x.acos()),
+    Case("Atan", (2, 3), torch=lambda t, x: x.atan()),
+    Case("Asinh", (2, 3), torch=lambda t, x: x.asinh()),
+    Case("Acosh", Draw((2, 3), 1.2, 3), torch=lambda t, x: x.acosh()),
+    Case("Atanh", Draw((2, 3), -0.8, 0.8), torch=lambda t, x: x.atanh()),
+    Case("Erf", (2, 3), torch=lambda t, x: t.erf(x)),
+    Case("Identity", (2, 3), torch=lambda t, x: x),
+    Case("Cast", (2, 3), to=1, torch=lambda t, x: x),
+    Case("CastLike", (2, 3), Fixed(np.zeros(1, F)), torch=lambda t, x, y: x),
+]
+
+test_finite_differences, test_torch = gradient_tests(CASES)
