@@ -190,7 +190,7 @@ def prune_file(
         check_target(target, overwrite=overwrite, inputs=model.origin.files)
     pruned = prune_model(model, config, val=val, progress=progress)
     if dry_run:
-        return report_unwritten(pruned)
+        return report_unwritten(pruned, target.name)
     return write_pruned(pruned, target, overwrite=overwrite, progress=progress)
 
 

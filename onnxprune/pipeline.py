@@ -20,7 +20,7 @@ from .model.carriers import Stored, store
 from .model.compressed import CompressedSize, compressed_size, file_blocks
 from .model.external_data import map_file
 from .model.model import Model
-from .model.output import stage_model
+from .model.output import stage_model, unwritten
 from .model.save import INLINE_LIMIT, serialised
 from .model.staging import check_target, staging
 from .pruning.mask import kept_curve
@@ -174,15 +174,17 @@ def write_pruned(
     return summary(pruned, Writing(stored, staged.bytes, *gzip, seconds, output, checks, notes))
 
 
-def report_unwritten(pruned: Pruned) -> Report:
-    """The report of a pruned model that is written nowhere; its bytes are what they would be."""
+def report_unwritten(pruned: Pruned, name: str = "model.onnx") -> Report:
+    """The report of a pruned model that is written nowhere.
+
+    Its bytes are what a file of this name, and its data file if it needs one, would take.
+    """
     started = time.perf_counter()
-    stored, _, notes = _stored(pruned)
-    joined = serialised(stored.model.proto, stored.model.payloads)
-    before = _gzip_input(pruned.source)
-    after = compressed_size(joined.blocks(), joined.size)
+    stored, external, notes = _stored(pruned)
+    size, blocks = unwritten(stored.model, name, external=external)
+    gzip = _gzip_input(pruned.source), compressed_size(blocks, size)
     seconds = time.perf_counter() - started
-    return summary(pruned, Writing(stored, joined.size, before, after, seconds, notes=notes))
+    return summary(pruned, Writing(stored, size, *gzip, seconds, notes=notes))
 
 
 def _stored(pruned: Pruned) -> tuple[Stored, bool, tuple[str, ...]]:

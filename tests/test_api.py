@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -20,11 +20,8 @@ from onnxprune.errors import ModelError, OutputError, UsageError
 from onnxprune.model.load import parse
 from tests.builders import arrays, mlp, saved
 
-#: Forms that store a weight as a tensor; the gap code is tested with the carriers.
-TENSOR_FORMATS: tuple[Format, ...] = ("dense", "sparse", "constant")
+FORMATS: tuple[Format, ...] = get_args(Format)
 SIZES = (24, 40, 30, 10)
-#: Weight matrices are layers; the biases, 1-D, are not.
-WEIGHTS = ("fc0.weight", "fc1.weight", "fc2.weight")
 
 
 def cut(weight: np.ndarray, quality: float) -> np.ndarray:
@@ -129,7 +126,7 @@ def test_every_source_gives_the_same_weights_and_stays_as_it_is(
     before = frozen(source, folder)
     result = onnxprune.prune(source)
     assert same(dense(result.to_proto()), want)
-    for form in TENSOR_FORMATS:
+    for form in FORMATS:
         assert same(dense(result.to_proto(form)), want)
     assert same(arrays(ir.to_proto(result.model)), want)
     surgeon = pytest.importorskip("onnx_graphsurgeon")

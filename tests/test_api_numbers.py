@@ -68,10 +68,10 @@ def test_a_dry_run_says_what_writing_does(form: Format, external: bool, tmp_path
     dry = onnxprune.prune(source, format=form).report
     assert dry.dry_run
     assert dry.output is None
-    wet = onnxprune.prune(source, format=form).save(tmp_path / "out.onnx")
+    wet = onnxprune.prune(source, format=form).save(tmp_path / "model.onnx")
     assert wet.layers == dry.layers
     assert wet.sizes == dry.sizes
-    assert wet.sizes.file_output == written_bytes(tmp_path / "out.onnx")
+    assert wet.sizes.file_output == written_bytes(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("external", [False, True])

@@ -225,7 +225,7 @@ VAL: dict[str, bytes | None] = {
     "labels one by one": npz(x=INPUTS, labels=LABELS[:, None]),
     "another type": npz(x=INPUTS.astype(np.float64), labels=LABELS),
     "another width": npz(x=INPUTS[:, :3], labels=LABELS),
-    "a number": npz(x=np.float32(1), labels=LABELS),
+    "a number": npz(x=np.array(np.float32(1)), labels=LABELS),
     "NaN": npz(x=INPUTS * np.nan, labels=LABELS),
     "several others": npz(a=INPUTS, b=INPUTS, labels=LABELS),
     "members that are no arrays": members(x=b"", labels=b"none"),

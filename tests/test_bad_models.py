@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -135,7 +136,7 @@ def transposed(perm: list[int]) -> ModelProto:
     return viewed("Transpose", None, perm=perm)
 
 
-def viewed(operator: str, argument: object, **attributes: object) -> ModelProto:
+def viewed(operator: str, argument: object, **attributes: Any) -> ModelProto:
     """x @ view(w), w of shape 24x40."""
     weight = np.arange(24 * 40, dtype=np.float32).reshape(24, 40)
     tensors = [numpy_helper.from_array(weight, "w")]

@@ -32,7 +32,7 @@ def big(layers: int = 10, width: int = 1024) -> ModelProto:
     values = np.random.default_rng(0).standard_normal((layers, width, width)).astype(np.float32)
     tensors = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(values)]
     nodes = [helper.make_node("MatMul", [f"v{i}", f"w{i}"], [f"v{i + 1}"]) for i in range(layers)]
-    shape = ["N", width]
+    shape: list[str | int | None] = ["N", width]
     graph = helper.make_graph(
         nodes,
         "big",

@@ -10,11 +10,10 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune import pipeline
 from onnxprune.cli import main
 from onnxprune.config import Format
 from onnxprune.errors import OutputError
-from onnxprune.model.output import StagedModel
+from onnxprune.model.output import StagedModel, stage_model
 from tests.builders import mlp, saved
 from tests.refusal import refused, state
 
@@ -30,14 +29,13 @@ def model(tmp_path: Path) -> Path:
 
 def spoil_staged(monkeypatch: pytest.MonkeyPatch, spoil: Spoil) -> None:
     """Let something happen to the staged file between its writing and its check."""
-    stage = pipeline.stage_model
 
     def staged(*arguments: object, **more: object) -> StagedModel:
-        result = stage(*arguments, **more)  # type: ignore[arg-type]
+        result = stage_model(*arguments, **more)  # type: ignore[arg-type]
         spoil(result.path)
         return result
 
-    monkeypatch.setattr(pipeline, "stage_model", staged)
+    monkeypatch.setattr("onnxprune.pipeline.stage_model", staged)
 
 
 def edited(change: Callable[[ModelProto], None]) -> Spoil:

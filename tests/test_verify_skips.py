@@ -97,7 +97,7 @@ def test_sequences_of_maps(tmp_path: Path) -> None:
         ["h"],
         ["y"],
         domain="ai.onnx.ml",
-        classlabels_strings=[f"c{i}" for i in range(40)],
+        classlabels_int64s=list(range(40)),
     )
     of_classes = helper.make_map_type_proto(
         TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])

@@ -11,6 +11,7 @@ import filecmp
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from ..errors import ModelError
@@ -19,7 +20,7 @@ from .model import Model
 from .save import data_blocks, data_places, model_file
 from .staging import Staging
 
-__all__ = ["StagedModel", "stage_model"]
+__all__ = ["StagedModel", "stage_model", "unwritten"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,17 @@ def stage_model(
     moved = (path.name,) if same is not None else (name, path.name)
     replaced = tuple(file for file in old if file != same)
     return StagedModel(stage, path, data_size + size, moved, replaced)
+
+
+def unwritten(model: Model, name: str, *, external: bool) -> tuple[int, Iterator[memoryview]]:
+    """Bytes that a model would take under this file name, and the bytes themselves."""
+    if not external:
+        joined = model_file(model)
+        return joined.size, joined.blocks()
+    places = data_places(model)
+    joined = model_file(model, data=f"{name}.data", places=places)
+    data_size = max((sum(place) for place in places.values()), default=0)
+    return joined.size + data_size, chain(data_blocks(model, places), joined.blocks())
 
 
 def _data_names(target: Path) -> Iterator[str]:

@@ -96,6 +96,8 @@ def check_target(output: Path, *, overwrite: bool, inputs: tuple[Path, ...]) -> 
         overwrite: Whether an existing file may be replaced.
         inputs: Files that must stay as they are.
     """
+    if "\0" in str(output):
+        raise OutputError(f"{str(output)!r} is no path; name the file to write with -o")
     if not output.name or output.is_dir():
         raise OutputError(f"'{output}' is a folder; name the file to write with -o")
     for path in inputs:

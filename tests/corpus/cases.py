@@ -99,6 +99,8 @@ def _named(model: ModelProto, values: Sequence[Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, TensorProto):
         return numpy_helper.to_array(value)
+    if isinstance(value, np.generic):
+        return np.asarray(value)
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 

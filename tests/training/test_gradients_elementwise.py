@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from onnxprune.training.backward import pull_back
+from onnxprune.training.builder import GraphBuilder
+from tests.training.evaluate64 import evaluate
 from tests.training.gradcheck import Case, Draw, Fixed, gradient_tests
 
 F = np.float32
@@ -79,14 +87,6 @@ CASES = [
     ),
     Case("Clip", (3, 4), None, Fixed(np.array(0.5, F)), avoid=(0.5,)),
     Case("Clip", (3, 4), Draw((), -1, -0.5), Draw((), 0.5, 1), name="Clip to trained bounds"),
-    Case(
-        "Clip",
-        np.array([-1, 0, 1], F),
-        Fixed(np.array(-1, F)),
-        Fixed(np.array(1, F)),
-        name="Clip on its bounds",
-        torch=lambda t, x, low, high: t.clip(x, -1, 1),
-    ),
     Case("Neg", (2, 3), torch=lambda t, x: -x),
     Case("Abs", (2, 3), avoid=(0.0,), torch=lambda t, x: x.abs()),
     Case("Sqrt", Draw((2, 3), 0.3, 2), torch=lambda t, x: x.sqrt()),
@@ -104,10 +104,60 @@ CASES = [
     Case("Asinh", (2, 3), torch=lambda t, x: x.asinh()),
     Case("Acosh", Draw((2, 3), 1.2, 3), torch=lambda t, x: x.acosh()),
     Case("Atanh", Draw((2, 3), -0.8, 0.8), torch=lambda t, x: x.atanh()),
-    Case("Erf", (2, 3), torch=lambda t, x: t.erf(x)),
+    Case("Erf", (2, 3), torch=lambda t, x: t.erf(x), reference=np.vectorize(math.erf)),
     Case("Identity", (2, 3), torch=lambda t, x: x),
     Case("Cast", (2, 3), to=1, torch=lambda t, x: x),
     Case("CastLike", (2, 3), Fixed(np.zeros(1, F)), torch=lambda t, x, y: x),
 ]
 
 test_finite_differences, test_torch = gradient_tests(CASES)
+
+
+@pytest.mark.parametrize(
+    ("op", "bounds", "expected"),
+    [
+        ("Clip", (-1, 1), [0, 1, 1, 1, 0]),
+        ("Max", (0,), [0, 0, 1, 1, 1]),
+        ("Abs", (), [-1, -1, 0, 1, 1]),
+    ],
+)
+def test_kinks(op, bounds, expected):
+    """Clip passes gradients on its bounds, Max gives those of equal inputs to the first."""
+    points = np.array([-2, -1, 0, 1, 2], F)
+    case = Case(op, points, *(Fixed(np.array(bound, F)) for bound in bounds))
+    cotangent = case.check_._cotangents()["y0"]
+    assert case.check_.gradients("static")["x0"].tolist() == (cotangent * expected).tolist()
+
+
+def dropout_gradient(ratio, training):
+    """Output and gradient of Dropout of ones for a gradient of ones; flags may be inputs."""
+    inputs = ["x", "ratio", "training"]
+    graph = helper.make_graph(
+        [helper.make_node("Dropout", inputs, ["y"], seed=3)],
+        "g",
+        [helper.make_tensor_value_info(name, 1, [4, 50]) for name in ("x", "dy")],
+        [helper.make_tensor_value_info("y", 1, None)],
+    )
+    feeds = {name: np.ones((4, 50), F) for name in ("x", "dy")}
+    for name, (value, constant) in {"ratio": ratio, "training": training}.items():
+        if constant:
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+        else:
+            kind = 1 if name == "ratio" else 9
+            graph.input.append(helper.make_tensor_value_info(name, kind, []))
+            feeds[name] = np.array(value)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    found = pull_back(GraphBuilder(model), {"y": "dy"}, ["x"])
+    model.graph.node.append(helper.make_node("Identity", [found["x"]], ["dx"]))
+    model.graph.output.append(helper.make_tensor_value_info("dx", 1, None))
+    results = evaluate(model, feeds)
+    return results["y"], results["dx"]
+
+
+@pytest.mark.parametrize("constants", [(True, True), (False, True), (True, False), (False, False)])
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout(constants, training):
+    """Of ones, output and gradient are the same: the mask over what is kept."""
+    output, slope = dropout_gradient((F(0.3), constants[0]), (training, constants[1]))
+    np.testing.assert_allclose(slope, output, rtol=1e-6)
+    assert bool((output == 0).any()) == training
