@@ -12,13 +12,23 @@ from collections.abc import Iterator, MutableMapping
 import numpy as np
 from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, helper
 
-from .model import Model, payload_key
+from .dtypes import PACKED_BITS
+from .model import Model, checked_storage, element_count, payload_key
 from .payload import Payload
-from .sparse import ScatteredPayload, hold, unused_key, without_data
+from .sparse import LARGEST_DENSE, ScatteredPayload, hold, unused_key, without_data
 from .tensors import Scope, TensorAddress, subgraphs, walk_graphs
 from .wire import SMALLEST_PAYLOAD
 
 __all__ = ["fold_gaps"]
+
+#: Attributes of each operator of the chain.
+ATTRIBUTES: dict[str, set[str]] = {
+    "Cast": {"to"},
+    "CumSum": set(),
+    "ConstantOfShape": {"value"},
+    "ScatterElements": set(),
+    "Reshape": set(),
+}
 
 
 def fold_gaps(model: Model, payloads: MutableMapping[str, Payload]) -> frozenset[TensorAddress]:
@@ -96,8 +106,22 @@ def _chain(
     cast = behind(total, 0, "Cast", 1) if total is not None else None
     if scatter is None or zeros is None or total is None or cast is None:
         return None
+    chain = (cast, total, zeros, scatter, last)
     ours = cast.input[0].startswith(f"{last.output[0]}_gaps")
-    return (cast, total, zeros, scatter, last) if ours else None
+    return chain if ours and all(map(_is_plain, chain)) else None
+
+
+def _is_plain(node: NodeProto) -> bool:
+    """Whether a node of the chain says just what `gaps` writes: no attribute more, none other."""
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if node.domain or len(node.output) != 1 or attributes.keys() != ATTRIBUTES[node.op_type]:
+        return False
+    if node.op_type == "Cast":
+        return attributes["to"].i in (TensorProto.INT32, TensorProto.INT64)
+    if node.op_type == "ConstantOfShape":
+        zero = attributes["value"].t
+        return list(zero.dims) == [1] and zero.HasField("raw_data") and not any(zero.raw_data)
+    return True
 
 
 def _weight(
@@ -107,24 +131,39 @@ def _weight(
     payloads: MutableMapping[str, Payload],
 ) -> TensorProto | None:
     """The dense tensor that a gap code stands for; None where its parts do not fit together."""
-    cast, _, zeros, scatter, last = chain
-    names = (cast.input[0], scatter.input[2], zeros.input[0], last.input[1])
+    cast, total, zeros, scatter, last = chain
+    names = (cast.input[0], scatter.input[2], zeros.input[0], last.input[1], total.input[1])
     parts = [model.tensors.get(TensorAddress(scope, name)) for name in names]
     tensors = [part for part in parts if part is not None]
-    if len(tensors) != len(names):
+    if len(tensors) != len(names) or not _fit(*tensors):
         return None
-    gaps, values, size, shape = (model.payload(tensor).array() for tensor in tensors)
-    positions = np.cumsum(gaps, dtype=np.int64)
-    fits = gaps.dtype == np.uint8 and gaps.size == values.size > 0 and size.size == 1
-    if not fits or positions[-1] >= size[0] or not gaps[1:].all():
-        return None
-    if (shape < 0).any() or int(np.prod(shape)) != size[0]:
-        return None
+    gaps, values, size, shape, axis = (model.payload(tensor).array() for tensor in tensors)
     dense = without_data(tensors[1], shape.tolist())
     dense.name = last.output[0]
+    positions = np.cumsum(gaps, dtype=np.int64)
+    if axis[0] != 0 or (shape < 0).any() or checked_storage(dense) > LARGEST_DENSE:
+        return None
+    if element_count(dense) != size[0] or positions[-1] >= size[0] or not gaps[1:].all():
+        return None
     payload = ScatteredPayload(positions, values, int(size[0]))
     key = "" if payload.nbytes < SMALLEST_PAYLOAD else unused_key(f"{scope}{dense.name}", payloads)
     return hold(dense, payload, key, payloads)
+
+
+def _fit(
+    gaps: TensorProto, values: TensorProto, size: TensorProto, shape: TensorProto, axis: TensorProto
+) -> bool:
+    """Whether the constants of a gap code have the types and shapes that belong together."""
+    entries = list(gaps.dims)
+    return (
+        gaps.data_type == TensorProto.UINT8
+        and len(entries) == 1
+        and entries[0] > 0
+        and entries == list(values.dims)
+        and values.data_type not in (TensorProto.STRING, *PACKED_BITS)
+        and all(part.data_type == TensorProto.INT64 for part in (size, shape, axis))
+        and (list(size.dims), len(shape.dims), list(axis.dims)) == ([1], 1, [])
+    )
 
 
 def _remove(

@@ -58,6 +58,8 @@ class Staging:
         for name in names:
             with (self.folder / name).open("rb+") as file:
                 os.fsync(file.fileno())
+            with suppress(OSError):  # a replaced file keeps its rights, where they can be kept
+                shutil.copymode(self.target / name, self.folder / name)
         for name in names:
             os.replace(self.folder / name, self.target / name)
         _sync_folder(self.target)

@@ -19,6 +19,8 @@ __all__ = ["TRAINING_OPSET", "GraphBuilder"]
 #: Opset of training graphs (or the model's own, where that is newer): the first with Attention
 #: and RMSNormalization.
 TRAINING_OPSET = 23
+#: Names of the domain of standard operators.
+STANDARD = ("", "ai.onnx")
 
 
 class GraphBuilder:
@@ -27,9 +29,18 @@ class GraphBuilder:
     Args:
         proto: A model of opset `TRAINING_OPSET` or newer. Big initializers may be external.
         prefix: Start of every name that is made.
+
+    Raises:
+        ModelError: The opset is older than `TRAINING_OPSET`.
     """
 
     def __init__(self, proto: ModelProto, prefix: str = "grad") -> None:
+        version = max((e.version for e in proto.opset_import if e.domain in STANDARD), default=0)
+        if version < TRAINING_OPSET:
+            raise ModelError(
+                f"training graphs need opset {TRAINING_OPSET} or newer and the model has {version}; "
+                "convert it first"
+            )
         self.graph = proto.graph
         self.values = Values(proto)
         self._prefix = prefix

@@ -43,6 +43,7 @@ class Finding:
     Attributes:
         outcome: "pruned", or "refused: " and the class of the refusal.
         run: How outputs compare, or why there are none to compare.
+        operators: Those whose weights lost something.
         problems: What should not be.
     """
 
@@ -54,6 +55,7 @@ class Finding:
     run: str = ""
     layers: int = 0
     lost: int = 0
+    operators: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -93,6 +95,8 @@ def examine(case: Case, quality: float, form: str, *, own_check: bool) -> Findin
             finding.problems.append(f"{type(error).__name__}: {error}"[:300])
             return finding
         finding.outcome, finding.layers = "pruned", len(report.layers)
+        rows = [row for row in report.layers if row.kept < row.alive_before]
+        finding.operators = tuple(sorted({name for row in rows for name in row.operators}))
         finding.lost = report.alive_before - report.kept
         if case.model.SerializeToString() != given:
             finding.problems.append("the model given was changed")
@@ -195,6 +199,8 @@ def _print(findings: Sequence[Finding], cases: int, seconds: float) -> None:
             for text, number in Counter(f.outcome for f in mine).most_common():
                 if text.startswith("refused"):
                     print(f"  {number:5} {text}")
+    losing = Counter(name for f in findings for name in f.operators)
+    print("\nruns in which weights of an operator went:", dict(losing.most_common()))
     failures = [finding for finding in findings if finding.problems]
     print(f"\nfailures: {len(failures)}")
     for finding in failures:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 __all__ = ["WEIGHT_OPERATORS", "Case", "collect", "frozen"]
 
@@ -133,19 +133,59 @@ def _read_inputs(folder: Path, model: ModelProto) -> dict[str, Any]:
 def frozen(case: Case) -> Iterator[Case]:
     """The same test with inputs turned into constants, so that there is something to prune.
 
-    Operators with weights get every input as a constant that is no activation, once as
-    initializers and once as Constant nodes; other models every input but the first.
+    Operators with weights get every input as a constant that is no activation: as initializers,
+    as Constant nodes, both branches of an If holding them, and a function holding them. Other
+    models get every input but the first as an initializer.
     """
     graph = case.model.graph
     if len(graph.node) == 1 and graph.node[0].op_type in WEIGHT_OPERATORS:
         node = graph.node[0]
         for number, activations in enumerate(WEIGHT_OPERATORS[node.op_type]):
             names = {n for i, n in enumerate(node.input) if n and i not in activations}
-            yield from _with_constants(case, names, f"initializers{number}", nodes=False)
-            yield from _with_constants(case, names, f"constants{number}", nodes=True)
+            stored = list(_with_constants(case, names, f"initializers{number}", nodes=False))
+            inside = list(_with_constants(case, names, f"constants{number}", nodes=True))
+            yield from (*stored, *inside, *map(_in_if, stored), *map(_in_function, inside))
     elif len(graph.input) > 1:
         names = {value.name for value in graph.input[1:]}
         yield from _with_constants(case, names, "initializers", nodes=False)
+
+
+def _in_if(case: Case) -> Case:
+    """The graph as both branches of an If, which read the inputs from outside."""
+    model = ModelProto()
+    model.CopyFrom(case.model)
+    branch = GraphProto()
+    branch.CopyFrom(model.graph)
+    branch.ClearField("input")
+    for value in model.graph.output:
+        value.name += "_chosen"
+    outputs = [value.name for value in model.graph.output]
+    node = helper.make_node(
+        "If", ["yes"], outputs, "choice", then_branch=branch, else_branch=branch
+    )
+    for emptied in ("node", "initializer", "value_info"):
+        model.graph.ClearField(emptied)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(node)
+    return replace(case, name=f"{case.name} in If", model=model)
+
+
+def _in_function(case: Case) -> Case:
+    """The nodes as a model-local function that the graph calls."""
+    model = ModelProto()
+    model.CopyFrom(case.model)
+    inputs = [value.name for value in model.graph.input]
+    outputs = [value.name for value in model.graph.output]
+    function = helper.make_function(
+        "local", "Body", inputs, outputs, list(model.graph.node), list(model.opset_import)
+    )
+    model.graph.ClearField("node")
+    model.graph.ClearField("value_info")
+    model.graph.node.append(helper.make_node("Body", inputs, outputs, "call", domain="local"))
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    model.functions.append(function)
+    model.ir_version = max(model.ir_version, 8)
+    return replace(case, name=f"{case.name} in function", model=model)
 
 
 def _with_constants(case: Case, names: set[str], label: str, *, nodes: bool) -> Iterator[Case]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from .constants import Constant, Key, constants
+from .constants import Key, bodies, constants
 from .weights import Count
 
 __all__ = ["expected_codes"]
@@ -26,26 +26,23 @@ CODES: Mapping[str, Mapping[int, tuple[int, int, int]]] = {
 
 
 def expected_codes(proto: ModelProto, quality: float) -> dict[Key, tuple[np.ndarray, Count]]:
-    """Codes in the main graph that an operator multiplies, as they should be, with their count."""
+    """Codes that an operator in the same graph multiplies, as they should be, with their count."""
     known = constants(proto)
     found: dict[Key, tuple[np.ndarray, Count]] = {}
-    for node in proto.graph.node:
-        for index, (scale, zero_point, axis) in CODES.get(node.op_type, {}).items():
-            key = ((), node.input[index])
-            if key not in known:
-                continue
-            scales, zeros = _input(node, scale, known), _input(node, zero_point, known)
-            if scales is None and scale >= 0:
-                continue
-            found[key] = _pruned(known[key].array, scales, zeros, axis, quality)
+    for scope, body in bodies(proto):
+        here = {name: constant.array for (place, name), constant in known.items() if place == scope}
+        for node in body.node:
+            for index, (scale, zero_point, axis) in CODES.get(node.op_type, {}).items():
+                scales, zeros = _input(node, scale, here), _input(node, zero_point, here)
+                if node.input[index] in here and (scales is not None or scale < 0):
+                    codes = here[node.input[index]]
+                    pruned = _pruned(codes, scales, zeros, axis, quality)
+                    found[scope, node.input[index]] = pruned
     return found
 
 
-def _input(node: NodeProto, index: int, known: Mapping[Key, Constant]) -> np.ndarray | None:
-    if index < 0 or index >= len(node.input):
-        return None
-    constant = known.get(((), node.input[index]))
-    return None if constant is None else constant.array
+def _input(node: NodeProto, index: int, here: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    return here.get(node.input[index]) if 0 <= index < len(node.input) else None
 
 
 def _pruned(
@@ -63,7 +60,8 @@ def _pruned(
     count = Count(codes.size, alive.size, alive.size)
     if alive.size < 2 or np.all(alive == alive[0]):
         return codes, count
-    gone = np.abs(values) < quality * np.std(alive)
+    # In real numbers no standard deviation is above the largest magnitude; in float64 it can be.
+    gone = np.abs(values) < quality * min(np.std(alive), np.max(np.abs(alive)))
     pruned = np.where(gone, np.broadcast_to(zeros, codes.shape), codes).astype(codes.dtype)
     return pruned, Count(codes.size, alive.size, int(np.count_nonzero((values != 0) & ~gone)))
 

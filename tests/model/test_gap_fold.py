@@ -112,3 +112,43 @@ def test_what_is_not_ours_stays() -> None:
     tensor = next(t for t in out_of_range.graph.initializer if t.name == size)
     tensor.raw_data = np.array([10], np.int64).tobytes()
     assert not weight_is_folded(out_of_range)
+
+
+@pytest.mark.parametrize(
+    ("operator", "attribute", "value"),
+    [
+        ("CumSum", "exclusive", 1),
+        ("CumSum", "reverse", 1),
+        ("ScatterElements", "axis", 0),
+        ("Reshape", "allowzero", 1),
+        ("ConstantOfShape", "value", numpy_helper.from_array(np.ones(1, np.float32))),
+        ("Cast", "to", TensorProto.FLOAT),
+    ],
+)
+def test_other_attributes_are_not_ours(operator: str, attribute: str, value: object) -> None:
+    proto = gap_coded()
+    node = node_of(proto, operator)
+    kept = [item for item in node.attribute if item.name != attribute]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(attribute, value)])
+    assert not weight_is_folded(proto)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "values"),
+    [
+        ("_size", np.array([2**50])),
+        ("_size", np.array(7200)),
+        ("_shape", np.array([300.0, 24.0])),
+        ("_shape", np.array([3, 6148914691236517206])),
+        ("_shape", np.array(["a", "b"])),
+        ("_values", np.ones((10, 1), np.float32)),
+        ("_gaps", np.zeros(10, np.uint8)),
+        ("_axis", np.array(-1)),
+    ],
+)
+def test_other_constants_are_not_ours(suffix: str, values: np.ndarray) -> None:
+    proto = gap_coded()
+    tensor = next(t for t in proto.graph.initializer if t.name.endswith(suffix))
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    assert not weight_is_folded(proto)

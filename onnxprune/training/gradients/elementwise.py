@@ -144,12 +144,9 @@ def where(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     """To the branch that was taken."""
     dy = str(grads[0])
     condition, left, right = node.inputs
-    zero = b.scalar(0, dy)
-    return [
-        None,
-        b.unbroadcast(b.op("Where", condition, dy, zero), left),
-        b.unbroadcast(b.op("Where", condition, zero, dy), right),
-    ]
+    # A mask times dy is several times as fast as Where in onnxruntime.
+    taken = b.op("Mul", dy, b.cast(condition, dy))
+    return [None, b.unbroadcast(taken, left), b.unbroadcast(b.op("Sub", dy, taken), right)]
 
 
 @gradient("Clip")
