@@ -35,7 +35,7 @@ ELEMENTS: dict[str, Any] = {
     "tensor(string)": np.str_,
 }
 #: Sizes tried, in turn, for every axis whose size the model leaves open.
-OPEN_SIZES = (1, 4, 16, 64, 224, 512)
+OPEN_SIZES = (1, 4, 16, 64, 224, 512, 4096)
 
 
 class CannotRun(OnnxPruneError):
@@ -90,21 +90,28 @@ def random_feeds(session: onnxruntime.InferenceSession, seed: int = 0) -> Iterat
     strange = [value.name for value in inputs if value.type not in ELEMENTS]
     if strange:
         raise CannotRun(f"input '{strange[0]}' is not a plain tensor")
-    is_open = any(not isinstance(size, int) for value in inputs for size in value.shape)
+    # An open first axis is a batch, and so is every axis of its name: one sample.
+    batches = {value.shape[0] for value in inputs if value.shape and _is_open(value.shape[0])}
+    is_open = any(_is_open(size) for value in inputs for size in value.shape)
     for open_size in OPEN_SIZES if is_open else OPEN_SIZES[:1]:
         random = np.random.default_rng(seed)
         yield {
-            value.name: _sample(random, value.type, _shape(value.shape, open_size))
+            value.name: _sample(random, value.type, _shape(value.shape, batches, open_size))
             for value in inputs
         }
 
 
-def _shape(shape: list[Any], open_size: int) -> tuple[int, ...]:
-    """Concrete shape; the first axis, if open, is a batch of one."""
-    sizes = [size if isinstance(size, int) else open_size for size in shape]
-    if shape and not isinstance(shape[0], int):
-        sizes[0] = 1
-    return tuple(sizes)
+def _is_open(size: object) -> bool:
+    """Whether an axis has a name, or nothing, instead of a size."""
+    return not isinstance(size, int)
+
+
+def _shape(shape: list[Any], batches: set[Any], open_size: int) -> tuple[int, ...]:
+    """Concrete shape: axes of one name get one size."""
+    return tuple(
+        size if not _is_open(size) else 1 if axis == 0 or (size and size in batches) else open_size
+        for axis, size in enumerate(shape)
+    )
 
 
 def _sample(random: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.ndarray:

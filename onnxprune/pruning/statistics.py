@@ -139,11 +139,14 @@ def _finished(weights: Weights, moments: _Moments) -> LayerStatistics:
     if not moments.count:
         return LayerStatistics(weights.size, alive, 0.0, 0.0, 0.0, 0.0, moments.nonfinite)
     constant = moments.minimum == moments.maximum
+    # No deviation exceeds the largest magnitude; rounding must not make it so, or q = 1 would
+    # prune all of a layer whose weights are +c and -c.
+    spread = min(moments.spread, max(-moments.minimum, moments.maximum))
     return LayerStatistics(
         weights.size,
         alive,
         moments.minimum if constant else moments.mean,
-        0.0 if constant else moments.spread,
+        0.0 if constant else spread,
         moments.minimum,
         moments.maximum,
         moments.nonfinite,

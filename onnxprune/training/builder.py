@@ -38,7 +38,7 @@ class GraphBuilder:
         version = max((e.version for e in proto.opset_import if e.domain in STANDARD), default=0)
         if version < TRAINING_OPSET:
             raise ModelError(
-                f"training graphs need opset {TRAINING_OPSET} or newer and the model has {version}; "
+                f"the model has opset {version} and training needs {TRAINING_OPSET} or newer; "
                 "convert it first"
             )
         self.graph = proto.graph

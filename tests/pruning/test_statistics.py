@@ -119,3 +119,12 @@ def test_layers_that_no_threshold_fits_say_why(values: list[float], reason: str 
     assert prunability(found) == reason
     if reason and reason.startswith("constant"):
         assert (found.mean, found.std) == (0.1, 0.0)
+
+
+@given(st.floats(2**-10, 1024, width=32), st.integers(1, 2000), st.booleans())
+def test_the_deviation_never_exceeds_the_largest_magnitude(
+    level: float, count: int, with_zeros: bool
+) -> None:
+    row = [level, -level, 0.0] if with_zeros else [level, -level]
+    found = layer_statistics(FloatWeights(ArrayPayload(np.tile(np.array(row, np.float32), count))))
+    assert found.std <= np.float32(level)

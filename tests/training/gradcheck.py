@@ -206,12 +206,14 @@ class Check:
         del model.graph.output[:]
         for name, gradient in found.items():
             builder.op("Identity", gradient, name=f"gradient:{name}")
-            info = helper.make_tensor_value_info(f"gradient:{name}", TensorProto.FLOAT, None)
+            info = helper.make_tensor_value_info(
+                f"gradient:{name}", TensorProto.FLOAT, builder.shape(gradient)
+            )
             model.graph.output.append(info)
         feeds = {name: value for name, value in self.values.items() if name not in self.fixed}
         feeds |= {f"d{name}": value for name, value in self._cotangents().items()}
         read = {name for node in model.graph.node for name in node.input}
-        if mode != "unranked":
+        if mode != "unranked":  # the checker wants shapes
             onnx.checker.check_model(model, full_check=True)
         results = evaluate(model, {name: value for name, value in feeds.items() if name in read})
         for name, gradient in found.items():
