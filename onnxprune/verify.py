@@ -182,7 +182,7 @@ def _compare(path: Path, expected: Model, *, light: bool) -> str | None:
     """How the outputs are equal; None where they are not."""
     feeds, want = _reference(expected, light)
     try:
-        have = run(open_session(path, light=light), feeds)
+        have = run(open_session(path, light=light, threads=1), feeds)
     except CannotRun as error:
         raise OutputError(
             f"the written file does not run ({error}) where the model in memory does; nothing "
@@ -201,7 +201,7 @@ def _is_random(model: Model) -> bool:
 
 
 def _run_alone(path: Path) -> CheckResult:
-    session = open_session(path, light=True)
+    session = open_session(path, light=True, threads=1)
     _first_run(session)
     return CheckResult("onnxruntime", "passed", "runs on random inputs (over 1 GB: not compared)")
 
@@ -216,7 +216,7 @@ def _session(model: Model, light: bool) -> onnxruntime.InferenceSession:
     joined = serialised(model.proto, model.payloads)
     if joined.size > INLINE_LIMIT:
         raise CannotRun("the model is over 2 GB")
-    return open_session(b"".join(joined.blocks()), light=light)
+    return open_session(b"".join(joined.blocks()), light=light, threads=1)
 
 
 def _first_run(session: Any) -> tuple[Feeds, list[Any]]:

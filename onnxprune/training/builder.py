@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from ..errors import ModelError
 from ..model.tensors import walk_graphs
+from .unbroadcast import unbroadcast
 from .values import Shape, Values
 
 __all__ = ["TRAINING_OPSET", "GraphBuilder"]
@@ -256,41 +257,7 @@ class GraphBuilder:
 
     def unbroadcast(self, gradient: str, like: str) -> str:
         """Reduce the gradient of a broadcast result to the shape of one of its operands."""
-        wide, narrow = self.shape(gradient), self.shape(like)
-        if wide is None or narrow is None or len(narrow) > len(wide):
-            return self._unbroadcast_any_rank(gradient, like)
-        lead = len(wide) - len(narrow)
-        ones = [lead + i for i, size in enumerate(narrow) if size == 1 and wide[lead + i] != 1]
-        unsure = [
-            i
-            for i, size in enumerate(narrow)
-            if not isinstance(size, int) and (size is None or size != wide[lead + i])
-        ]
-        if not ones and not unsure:
-            return self.reduce_sum(gradient, range(lead))
-        reduced = self.reduce_sum(gradient, [*range(lead), *ones], keepdims=True)
-        result = self.squeeze(reduced, range(lead))
-        if unsure:
-            axes = self._unit_axes(self.shape_of(like))
-            result = self.op("ReduceSum", result, axes, keepdims=1, noop_with_empty_axes=1)
-        self.values.declare(result, like)
-        return result
-
-    def _unit_axes(self, shape: str) -> str:
-        """Positions at which a shape vector is 1, at run time."""
-        found = self.op("NonZero", self.op("Equal", shape, self.constant(np.array(1, np.int64))))
-        return self.op("Reshape", found, self.constant([-1]))
-
-    def _unbroadcast_any_rank(self, gradient: str, like: str) -> str:
-        """`unbroadcast` where ranks are only known at run time."""
-        shape = self.shape_of(like)
-        missing = self.op("Sub", self.op("Shape", self.shape_of(gradient)), self.op("Shape", shape))
-        ones = self.op("Expand", self.constant([1]), missing)
-        axes = self._unit_axes(self.op("Concat", ones, shape, axis=0))
-        summed = self.op("ReduceSum", gradient, axes, keepdims=1, noop_with_empty_axes=1)
-        result = self.op("Reshape", summed, shape, allowzero=1)
-        self.values.declare(result, like)
-        return result
+        return unbroadcast(self, gradient, like)
 
     def drop_unused(self, mark: tuple[int, int], kept: Sequence[str]) -> None:
         """Remove what was appended after `mark` and is not needed for the values `kept`."""

@@ -9,6 +9,8 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from .contrib import standard_twin
+
 __all__ = ["FLOATS", "Dim", "Shape", "Values"]
 
 #: A dimension: its size, a name (equal names are equal sizes), or None where nothing is known.
@@ -26,17 +28,6 @@ _SHAPE_ARITHMETIC = """
 #: Operators with which exporters compute shapes, axes and indices.
 _FOLDED = frozenset(_SHAPE_ARITHMETIC.split())
 _FOLD_LIMIT = 1024  # elements
-#: Operators outside the ONNX standard whose first output is like their first input.
-_LIKE_FIRST = frozenset(
-    (
-        "BiasGelu",
-        "FastGelu",
-        "Gelu",
-        "QuickGelu",
-        "SkipLayerNormalization",
-        "SkipSimplifiedLayerNormalization",
-    )
-)
 
 
 class Values:
@@ -48,7 +39,10 @@ class Values:
 
     def __init__(self, proto: ModelProto) -> None:
         self._opsets = list(proto.opset_import)
-        self._versions = {entry.domain: entry.version for entry in proto.opset_import}
+        self._versions = {
+            "" if entry.domain == "ai.onnx" else entry.domain: entry.version
+            for entry in proto.opset_import
+        }
         self._types: dict[str, TypeProto] = {}
         self._constants: dict[str, np.ndarray] = {}
         graph = proto.graph
@@ -117,26 +111,27 @@ class Values:
 
     def _inferred(self, node: NodeProto) -> Mapping[str, TypeProto]:
         """Types of a node's outputs as far as its operator's schema tells them."""
-        if node.op_type in _LIKE_FIRST and node.domain == "com.microsoft":
-            known = self._types.get(node.input[0])
-            return {} if known is None else {node.output[0]: known}
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if domain not in self._versions or any(a.HasField("g") for a in node.attribute):
-            return {}
+        twin = standard_twin(node, self._types)
+        if twin is not None:
+            return self._by_schema(twin[0], twin[1], {})
         names = [name for name in node.input if name]
-        if not all(name in self._types for name in names):
+        if any(a.HasField("g") for a in node.attribute) or not self._types.keys() >= set(names):
             return {}
         data = {
             name: numpy_helper.from_array(self._constants[name], name)
             for name in names
             if name in self._constants
         }
+        return self._by_schema(node, {name: self._types[name] for name in names}, data)
+
+    def _by_schema(
+        self, node: NodeProto, types: dict[str, TypeProto], data: dict[str, TensorProto]
+    ) -> Mapping[str, TypeProto]:
+        domain = "" if node.domain == "ai.onnx" else node.domain
         try:
             schema = onnx.defs.get_schema(node.op_type, self._versions[domain], domain)
-            return shape_inference.infer_node_outputs(
-                schema, node, {name: self._types[name] for name in names}, data, None, self._opsets
-            )
-        except (onnx.defs.SchemaError, shape_inference.InferenceError, RuntimeError):
+            return shape_inference.infer_node_outputs(schema, node, types, data, None, self._opsets)
+        except (KeyError, onnx.defs.SchemaError, shape_inference.InferenceError, RuntimeError):
             return {}
 
     def _merge(self, name: str, found: TypeProto) -> None:

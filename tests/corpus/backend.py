@@ -24,16 +24,18 @@ import onnx
 from onnx import ModelProto
 
 import onnxprune
+from onnxprune.config import Format
 from tests.corpus.cases import Case, collect, frozen
 from tests.corpus.comparing import differences
 from tests.corpus.constants import with_values
+from tests.corpus.made import made
 from tests.corpus.quantized import expected_codes
 from tests.corpus.running import same, session_of
 from tests.corpus.weights import counted
 
-__all__ = ["Finding", "examine", "examine_case"]
+__all__ = ["Finding", "examine", "examine_case", "examine_made"]
 
-FORMATS = ("sparse", "constant", "gaps", "dense")
+FORMATS: tuple[Format, ...] = ("sparse", "constant", "gaps", "dense")
 
 
 @dataclass
@@ -77,7 +79,13 @@ def examine_case(case: Case, *, own_check: bool) -> list[Finding]:
     return findings
 
 
-def examine(case: Case, quality: float, form: str, *, own_check: bool) -> Finding:
+def examine_made(case: Case, *, own_check: bool) -> list[Finding]:
+    """A model that has weights: at quality 0, and pruned in every format."""
+    first = examine(case, 0.0, "sparse", own_check=own_check)
+    return [first, *(examine(case, 1.0, form, own_check=own_check) for form in FORMATS)]
+
+
+def examine(case: Case, quality: float, form: Format, *, own_check: bool) -> Finding:
     """Prune one model through the Python door, write it, and compare."""
     finding = Finding(case.name, case.group, quality, form)
     given = case.model.SerializeToString()
@@ -185,8 +193,9 @@ def _print(findings: Sequence[Finding], cases: int, seconds: float) -> None:
     print("tests by group:", dict(Counter(f.group for f in findings if f.quality == 0)))
     for quality in (0.0, 1.0):
         for label, chosen in (
-            ("as they are", [f for f in findings if f.group != "frozen"]),
+            ("as they are", [f for f in findings if f.group not in ("frozen", "made")]),
             ("with inputs as constants", [f for f in findings if f.group == "frozen"]),
+            ("made for operators that are left out", [f for f in findings if f.group == "made"]),
         ):
             mine = [f for f in chosen if f.quality == quality]
             pruned = [f for f in mine if f.outcome == "pruned"]
@@ -223,6 +232,9 @@ def main() -> int:
             findings = [f for group in pool.map(work, cases, chunksize=16) for f in group]
     else:
         findings = [finding for case in cases for finding in work(case)]
+    for case in made():
+        if given.only in case.name:
+            findings += examine_made(case, own_check=not given.no_own_check)
     _print(findings, len(cases), time.perf_counter() - started)
     return int(any(finding.problems for finding in findings))
 

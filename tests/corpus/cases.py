@@ -216,6 +216,6 @@ def _with_constants(case: Case, names: set[str], label: str, *, nodes: bool) -> 
 
 def _tensor(value: np.ndarray, kind: int, name: str) -> TensorProto:
     if kind == TensorProto.STRING or value.dtype == object:
-        flat = [str(item).encode() for item in value.reshape(-1)]
-        return helper.make_tensor(name, TensorProto.STRING, value.shape, flat)
+        flat = np.array([str(item) for item in value.reshape(-1)], object)
+        return numpy_helper.from_array(flat.reshape(value.shape), name)
     return numpy_helper.from_array(value.astype(helper.tensor_dtype_to_np_dtype(kind)), name)

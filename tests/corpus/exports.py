@@ -13,6 +13,7 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxprune
+from onnxprune.config import Format
 from tests.corpus.comparing import differences
 from tests.corpus.constants import with_values
 from tests.corpus.running import Feeds, same_run
@@ -20,11 +21,11 @@ from tests.corpus.weights import counted
 
 __all__ = ["FORMATS", "nhwc_graph", "problems_of", "sklearn_mlp", "torch_program", "torchscript"]
 
-FORMATS = ("sparse", "constant", "gaps", "dense")
+FORMATS: tuple[Format, ...] = ("sparse", "constant", "gaps", "dense")
 
 
 def problems_of(
-    source: Any, before: ModelProto, feeds: list[Feeds], quality: float, form: str, folder: Path
+    source: Any, before: ModelProto, feeds: list[Feeds], quality: float, form: Format, folder: Path
 ) -> tuple[list[str], onnxprune.Report]:
     """Prune a model, write it, and say what is not as it should be.
 

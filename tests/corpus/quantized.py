@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from .constants import Key, bodies, constants
+from .constants import Body, Key, bodies, constants
 from .weights import Count
 
 __all__ = ["expected_codes"]
@@ -22,6 +22,8 @@ CODES: Mapping[str, Mapping[int, tuple[int, int, int]]] = {
     "QLinearMatMul": {0: (1, 2, -2), 3: (4, 5, -1)},
     "ConvInteger": {1: (-1, 3, 0)},
     "MatMulInteger": {0: (-1, 2, -2), 1: (-1, 3, -1)},
+    "DynamicQuantizeMatMul": {1: (2, 3, -1)},
+    "MatMulIntegerToFloat": {1: (3, 5, -1)},
 }
 
 
@@ -32,13 +34,21 @@ def expected_codes(proto: ModelProto, quality: float) -> dict[Key, tuple[np.ndar
     for scope, body in bodies(proto):
         here = {name: constant.array for (place, name), constant in known.items() if place == scope}
         for node in body.node:
-            for index, (scale, zero_point, axis) in CODES.get(node.op_type, {}).items():
+            operands = CODES.get(node.op_type, {})
+            if node.op_type == "DequantizeLinear" and _is_multiplied(node.output[0], body):
+                axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+                operands = {0: (1, 2, axis)}
+            for index, (scale, zero_point, axis) in operands.items():
                 scales, zeros = _input(node, scale, here), _input(node, zero_point, here)
                 if node.input[index] in here and (scales is not None or scale < 0):
                     codes = here[node.input[index]]
                     pruned = _pruned(codes, scales, zeros, axis, quality)
                     found[scope, node.input[index]] = pruned
     return found
+
+
+def _is_multiplied(name: str, body: Body) -> bool:
+    return any(n.op_type == "MatMul" and name in n.input for n in body.node)
 
 
 def _input(node: NodeProto, index: int, here: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -52,9 +62,9 @@ def _pruned(
     axis: int,
     quality: float,
 ) -> tuple[np.ndarray, Count]:
-    zeros = _along(zero_point, codes.ndim, axis)
+    zeros = _along(zero_point, codes.shape, axis)
     values = (codes.astype(np.float64) - zeros) * (
-        1.0 if scale is None else _along(scale, codes.ndim, axis)
+        1.0 if scale is None else _along(scale, codes.shape, axis)
     )
     alive = values[values != 0]
     count = Count(codes.size, alive.size, alive.size)
@@ -66,11 +76,15 @@ def _pruned(
     return pruned, Count(codes.size, alive.size, int(np.count_nonzero((values != 0) & ~gone)))
 
 
-def _along(parameter: np.ndarray | None, rank: int, axis: int) -> np.ndarray:
+def _along(parameter: np.ndarray | None, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """A scale or zero point in float64, as it broadcasts over codes of a shape."""
     if parameter is None:
         return np.zeros(())
-    if parameter.ndim != 1 or parameter.size == 1:
-        return parameter.astype(np.float64).reshape(() if parameter.size == 1 else parameter.shape)
-    shape = [1] * rank
-    shape[axis] = parameter.size
-    return parameter.astype(np.float64).reshape(shape)
+    values = parameter.astype(np.float64)
+    if values.size == 1:
+        return values.reshape(())
+    if values.ndim == len(shape):  # blocks along the axis
+        return np.repeat(values, shape[axis] // values.shape[axis], axis)
+    spread = [1] * len(shape)
+    spread[axis] = values.size
+    return values.reshape(spread)

@@ -70,14 +70,14 @@ def test_outputs_are_compared_bit_for_bit(tmp_path: Path) -> None:
     onnx.save(changed(mlp(), "sign of a zero"), tmp_path / "other.onnx")
     feeds = [{"x": np.ones((1, 24), np.float32)}]
     assert same_run(tmp_path / "other.onnx", mlp(), feeds)[0] == "different"
-    assert not same(np.float32([0.0]), np.float32([-0.0]))
+    assert not same(np.zeros(1, np.float32), np.array([-0.0], np.float32))
     assert not same([{"a": 1.0}], [{"a": 2.0}])
-    assert same([np.float32([np.nan])], [np.float32([np.nan])])
+    assert same([np.array([np.nan])], [np.array([np.nan])])
 
 
 def test_count_of_a_layer_by_hand() -> None:
     model = mlp((4, 2))
-    weight = np.float32([[0.0, 1.0, -1.0, 3.0], [0.0, -0.5, 2.0, -2.0]])
+    weight = np.array([[0, 1, -1, 3], [0, -0.5, 2, -2]], np.float32)
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "fc0.weight"))
     # Not zero: 1, -1, 3, -0.5, 2, -2; mean 5/12, mean square 19.25/6, std 1.742.
     ((array, count),) = counted(model, 1.0).values()

@@ -27,7 +27,13 @@ OPERANDS: Mapping[str, tuple[int, ...]] = {
     "GRU": (1, 2),
     "RNN": (1, 2),
     "Einsum": tuple(range(8)),
+    "FusedMatMul": (0, 1),
+    "FusedGemm": (0, 1),
+    "FusedConv": (1,),
+    "Attention": (1,),
 }
+#: Operators of onnxruntime's domain among these.
+MICROSOFT = frozenset(("FusedMatMul", "FusedGemm", "FusedConv", "Attention"))
 #: Operators that show their first input, or parts of it, with the same values; Concat shows all.
 VIEWS = frozenset(
     (
@@ -104,7 +110,8 @@ def weight_keys(proto: ModelProto) -> dict[Key, Constant]:
     found: dict[Key, Constant] = {}
     for place in _places(proto):
         for node in place.body.node:
-            for index in OPERANDS.get(node.op_type, ()) if not node.domain else ():
+            own = "com.microsoft" if node.op_type in MICROSOFT else ""
+            for index in OPERANDS.get(node.op_type, ()) if node.domain == own else ():
                 if index < len(node.input) and node.input[index]:
                     for key in _sources(place, node.input[index], known):
                         if _is_weight(known[key], index, place, node, known):

@@ -17,6 +17,7 @@ from pathlib import Path
 import onnx
 
 import onnxprune
+from onnxprune.config import Format
 from tests.corpus.comparing import differences
 from tests.corpus.constants import with_values
 from tests.corpus.feeds import feeds_of
@@ -25,7 +26,7 @@ from tests.corpus.weights import Count, counted
 
 __all__ = ["FORMATS", "REJECTED", "Outcome", "check", "models"]
 
-FORMATS = ("sparse", "constant", "gaps", "dense")
+FORMATS: tuple[Format, ...] = ("sparse", "constant", "gaps", "dense")
 #: onnxruntime rejects these: custom or experimental operators, or no opset.
 REJECTED = frozenset(
     [
@@ -72,7 +73,7 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
-def check(path: Path, quality: float, form: str, folder: Path, *, own_check: bool) -> Outcome:
+def check(path: Path, quality: float, form: Format, folder: Path, *, own_check: bool) -> Outcome:
     """Prune one model into a folder and compare everything that can be compared.
 
     Args:

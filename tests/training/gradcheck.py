@@ -213,7 +213,7 @@ class Check:
         feeds = {name: value for name, value in self.values.items() if name not in self.fixed}
         feeds |= {f"d{name}": value for name, value in self._cotangents().items()}
         read = {name for node in model.graph.node for name in node.input}
-        if mode != "unranked":  # the checker wants shapes
+        if mode != "unranked":  # without shapes the checker objects
             onnx.checker.check_model(model, full_check=True)
         results = evaluate(model, {name: value for name, value in feeds.items() if name in read})
         for name, gradient in found.items():

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.training.gradcheck import Case, Draw, gradient_tests
 
@@ -149,3 +151,23 @@ def test_at_zero(op, expected):
     cotangent = case.check_._cotangents()["y0"]
     found = case.check_.gradients("static")["x0"]
     np.testing.assert_allclose(found, cotangent * np.array(expected), rtol=1e-5)
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(["LeakyRelu", "Elu", "Celu", "ThresholdedRelu", "HardSigmoid", "Selu"]),
+    st.floats(0.1, 3),
+    st.sampled_from([(5,), (2, 3), (2, 1, 4)]),
+)
+def test_any_alpha(op, alpha, shape):
+    bends = {"ThresholdedRelu": (alpha,), "HardSigmoid": (-0.5 / alpha, 0.5 / alpha)}
+    case = Case(op, Draw(shape, -5, 5, bends.get(op, (0.0,))), alpha=alpha)
+    case.check()
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_softmax_over_any_axis(data):
+    shape = tuple(data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4)))
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    Case(data.draw(st.sampled_from(["Softmax", "LogSoftmax"])), shape, axis=axis).check()

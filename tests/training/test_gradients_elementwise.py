@@ -7,6 +7,8 @@ import math
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper
 
 from onnxprune.training.backward import pull_back
@@ -161,3 +163,34 @@ def test_dropout(constants, training):
     output, slope = dropout_gradient((F(0.3), constants[0]), (training, constants[1]))
     np.testing.assert_allclose(slope, output, rtol=1e-6)
     assert bool((output == 0).any()) == training
+
+
+@st.composite
+def broadcast_shapes(draw, count):
+    """Shapes that broadcast together, in every way."""
+    whole = draw(st.lists(st.integers(1, 3), max_size=3))
+    return [
+        tuple(
+            size if draw(st.booleans()) else 1 for size in whole[draw(st.integers(0, len(whole))) :]
+        )
+        for _ in range(count)
+    ]
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"]), broadcast_shapes(2))
+def test_any_broadcast_of_two(op, shapes):
+    Case(op, *(Draw(shape, 0.5, 2) for shape in shapes), modes=EVERY).check()
+
+
+@settings(max_examples=20)
+@given(st.sampled_from(["Sum", "Mean", "Max", "Min"]), broadcast_shapes(3))
+def test_any_broadcast_of_three(op, shapes):
+    Case(op, *shapes, modes=EVERY).check()
+
+
+@settings(max_examples=20)
+@given(broadcast_shapes(3), st.integers(0, 99))
+def test_any_broadcast_of_where(shapes, seed):
+    condition = np.random.default_rng(seed).random(shapes[0]) < 0.5
+    Case("Where", condition, *shapes[1:], modes=EVERY, name=f"Where {shapes} {seed}").check()

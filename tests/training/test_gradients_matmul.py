@@ -102,3 +102,15 @@ def test_transposed_batch_is_refused():
     )
     with pytest.raises(ModelError, match="FusedMatMul 'node' transposes batch axes"):
         case.check()
+
+
+@settings(max_examples=20)
+@given(
+    st.sampled_from([None, (4,), (2, 4), (2, 1), (1, 4), ()]),
+    st.integers(0, 1),
+    st.integers(0, 1),
+    st.floats(0.2, 3),
+    st.floats(0.2, 3),
+)
+def test_any_gemm(bias, turn_left, turn_right, alpha, beta):
+    gemm(bias, turn_left, turn_right, alpha, beta).check()
