@@ -16,12 +16,13 @@ from .evaluation import AccuracyMeter
 from .graph.dropout import DropoutSite, find_dropouts, rewrite_dropouts, rewritten_ratio
 from .graph.layer import LayerScan
 from .graph.layers import find_layers
-from .model.carriers import Stored, store
+from .model.budget import store_within_limit
+from .model.carriers import Stored
 from .model.compressed import CompressedSize, compressed_size, file_blocks
 from .model.external_data import map_file
 from .model.model import Model
 from .model.output import stage_model, unwritten
-from .model.save import INLINE_LIMIT, serialised
+from .model.save import serialised
 from .model.staging import check_target, staging
 from .pruning.mask import kept_curve
 from .pruning.plan import LayerPlan, apply_plan, make_plan
@@ -161,7 +162,7 @@ def write_pruned(
     started = time.perf_counter()
     inputs = pruned.source.origin.files
     target = check_target(output, overwrite=overwrite, inputs=inputs)
-    stored, external, notes = _stored(pruned)
+    stored, external = _stored(pruned)
     with staging(target) as stage:
         _tell(progress, "writing")
         staged = stage_model(stored.model, stage, target, external=external, inputs=inputs)
@@ -171,7 +172,7 @@ def write_pruned(
         gzip = _gzip_sizes(pruned.source, written, staged.bytes)
         staged.commit()
     seconds = time.perf_counter() - started
-    return summary(pruned, Writing(stored, staged.bytes, *gzip, seconds, output, checks, notes))
+    return summary(pruned, Writing(stored, staged.bytes, *gzip, seconds, output, checks))
 
 
 def report_unwritten(pruned: Pruned, name: str = "model.onnx") -> Report:
@@ -180,24 +181,17 @@ def report_unwritten(pruned: Pruned, name: str = "model.onnx") -> Report:
     Its bytes are what a file of this name, and its data file if it needs one, would take.
     """
     started = time.perf_counter()
-    stored, external, notes = _stored(pruned)
+    stored, external = _stored(pruned)
     size, blocks = unwritten(stored.model, name, external=external)
     gzip = _gzip_input(pruned.source), compressed_size(blocks, size)
     seconds = time.perf_counter() - started
-    return summary(pruned, Writing(stored, size, *gzip, seconds, notes=notes))
+    return summary(pruned, Writing(stored, size, *gzip, seconds))
 
 
-def _stored(pruned: Pruned) -> tuple[Stored, bool, tuple[str, ...]]:
-    """The model in its sparse forms, whether it needs a data file, and what to say about that."""
+def _stored(pruned: Pruned) -> tuple[Stored, bool]:
+    """The model in its sparse forms, and whether it needs a data file."""
     addresses = [plan.layer.address for plan in pruned.plans]
-    stored = store(pruned.model, addresses, pruned.config.format)
-    if pruned.source.origin.external:
-        return stored, True, stored.notes
-    size = serialised(stored.model.proto, stored.model.payloads).size
-    if size <= INLINE_LIMIT:
-        return stored, False, stored.notes
-    note = f"{size:,} bytes are too many for one file: weights are in a data file beside it"
-    return stored, True, (*stored.notes, note)
+    return store_within_limit(pruned.model, addresses, pruned.config.format)
 
 
 def _checks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,6 @@ class Writing:
     seconds: float
     output: Path | None = None
     checks: tuple[CheckResult, ...] = ()
-    notes: tuple[str, ...] = field(default=())
 
 
 def summary(pruned: Pruned, writing: Writing) -> Report:
@@ -78,14 +77,15 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         accuracy=pruned.accuracy,
         checks=writing.checks,
         warnings=_warnings(pruned),
-        notes=writing.notes,
+        notes=writing.stored.notes,
     )
 
 
 def _layer_row(plan: LayerPlan, decision: Decision) -> LayerRow:
     layer, statistics = plan.layer, plan.statistics
     untouched = plan.reason is not None
-    notes = [text for text in (plan.reason, *layer.notes, decision.reason) if text]
+    dense = f"stays dense: {decision.reason}" if decision.reason else None
+    notes = [text for text in (plan.reason, *layer.notes, dense) if text]
     return LayerRow(
         layer=layer.name,
         operators=_operators(layer),

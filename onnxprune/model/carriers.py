@@ -162,7 +162,7 @@ def _decide(
         parts = _BUILDERS[carrier](site, item, model.payload(item.tensor))
         if parts.size < before:
             return Decision(carrier, before, parts.size), parts
-        reason = f"{carrier} would take {parts.size:,} bytes"
+        reason = f"{carrier} would take more bytes"
     return Decision("dense", before, before, reason), None
 
 

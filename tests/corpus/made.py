@@ -119,7 +119,7 @@ def _dequantised(random: np.random.Generator) -> Iterator[Case]:
             else:
                 zero = zero.astype(plain)
             scale = random.uniform(0.01, 0.1, shape).astype(np.float32)
-            attributes = {"axis": 1 if layout == "columns" else 0}
+            attributes: dict[str, Any] = {"axis": 1 if layout == "columns" else 0}
             if layout == "blocks":
                 attributes["block_size"] = 4
             nodes = [

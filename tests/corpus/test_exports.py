@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune.config import Format
 from tests.corpus.comparing import differences
 from tests.corpus.exports import (
     FORMATS,
@@ -51,7 +52,7 @@ def batches(x: np.ndarray, name: str = "x") -> list[Feeds]:
 
 @every_format
 @every_network
-def test_torchscript_export(torch: Any, name: str, form: str, tmp_path: Path) -> None:
+def test_torchscript_export(torch: Any, name: str, form: Format, tmp_path: Path) -> None:
     model, x = torchscript(name)
     for quality in QUALITIES:
         folder = tmp_path / str(quality)
@@ -64,7 +65,7 @@ def test_torchscript_export(torch: Any, name: str, form: str, tmp_path: Path) ->
 
 @every_format
 @every_network
-def test_dynamo_export(torch: Any, name: str, form: str, tmp_path: Path) -> None:
+def test_dynamo_export(torch: Any, name: str, form: Format, tmp_path: Path) -> None:
     program, x = torch_program(name)
     model = program.model_proto
     for quality in QUALITIES:
@@ -117,7 +118,7 @@ def test_dropout_kept_for_training(torch: Any, tmp_path: Path) -> None:
 
 @every_format
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_tensorflow_style_graph(quality: float, form: str, tmp_path: Path) -> None:
+def test_tensorflow_style_graph(quality: float, form: Format, tmp_path: Path) -> None:
     model = nhwc_graph()
     x = np.random.default_rng(1).standard_normal((2, 9, 9, 3)).astype(np.float32)
     problems, report = problems_of(model, model, batches(x, "image:0"), quality, form, tmp_path)
@@ -128,7 +129,7 @@ def test_tensorflow_style_graph(quality: float, form: str, tmp_path: Path) -> No
 
 @every_format
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_scikit_learn_classifier(quality: float, form: str, tmp_path: Path) -> None:
+def test_scikit_learn_classifier(quality: float, form: Format, tmp_path: Path) -> None:
     pytest.importorskip("skl2onnx", reason="this model is converted by skl2onnx")
     model, x = sklearn_mlp()
     problems, report = problems_of(model, model, batches(x, "X"), quality, form, tmp_path)

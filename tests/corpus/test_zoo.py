@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxprune.config import Format
 from tests.corpus.zoo import REJECTED, Outcome, check, models
 
 NAMES = [path.stem for path in models()] or ["(none)"]
@@ -31,7 +32,7 @@ SAMPLE = (
 )
 
 
-def checked(zoo: Path, name: str, quality: float, form: str, folder: Path) -> Outcome:
+def checked(zoo: Path, name: str, quality: float, form: Format, folder: Path) -> Outcome:
     own_check = not name.startswith(HEAVY)
     outcome = check(zoo / f"{name}.onnx", quality, form, folder, own_check=own_check)
     assert not outcome.problems
@@ -60,12 +61,12 @@ def test_quality_1_prunes_what_a_second_count_says(zoo: Path, name: str, tmp_pat
 
 @pytest.mark.parametrize("form", ["constant", "gaps", "dense"])
 @pytest.mark.parametrize("name", SAMPLE)
-def test_other_formats_hold_the_same(zoo: Path, name: str, form: str, tmp_path: Path) -> None:
+def test_other_formats_hold_the_same(zoo: Path, name: str, form: Format, tmp_path: Path) -> None:
     assert not checked(zoo, name, 1.0, form, tmp_path).refusal
 
 
 @pytest.mark.parametrize("form", ["constant", "gaps", "dense"])
 def test_mostly_zero_model_is_the_same_in_other_formats(
-    zoo: Path, form: str, tmp_path: Path
+    zoo: Path, form: Format, tmp_path: Path
 ) -> None:
     assert checked(zoo, "vnn23_tll_n2_24", 0.0, form, tmp_path).outputs == "identical"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -118,8 +119,9 @@ def scatter(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
             f"{node.op_type} '{node.label}' with reduction '{reduction}' has no gradient; "
             "train only weights behind it"
         )
-    axis = {"axis": node.attribute("axis", 0)} if node.op_type == "ScatterElements" else {}
-    take = "GatherElements" if node.op_type == "ScatterElements" else "GatherND"
+    elements = node.op_type == "ScatterElements"
+    axis: dict[str, Any] = {"axis": node.attribute("axis", 0)} if elements else {}
+    take = "GatherElements" if elements else "GatherND"
     by_updates = b.op(take, dy, indices, **axis)
     if reduction == "add":
         return [dy, None, by_updates]
@@ -141,7 +143,7 @@ def compress(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
 @gradient("ReverseSequence")
 def reverse_sequence(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     """dy reversed in the same way."""
-    axes = {
+    axes: dict[str, Any] = {
         "batch_axis": node.attribute("batch_axis", 1),
         "time_axis": node.attribute("time_axis", 0),
     }

@@ -78,5 +78,4 @@ def _sum_of_copies(b: GraphBuilder, dy: str, x: str, repeats: str) -> str:
     zero, two = (b.constant(np.array(value, np.int64)) for value in (0, 2))
     rank = b.op("Squeeze", b.op("Shape", sizes))
     copies = b.op("Range", zero, rank, two)
-    # A scalar has no copies; an empty list of axes must not mean all of them.
-    return b.op("ReduceSum", split, copies, keepdims=0, noop_with_empty_axes=1)
+    return b.op("ReduceSum", split, copies, keepdims=0)

@@ -114,7 +114,7 @@ def _margins(b: GraphBuilder, node: Node) -> tuple[str, str | None, str] | None:
     zero = b.constant(np.array(0, np.int64))
     from_end = b.op("Less", starts, zero)
     begin = b.op("Where", from_end, b.op("Add", starts, sizes), starts)
-    begin = b.op("Min", b.op("Max", begin, zero), sizes)
+    begin = b.op("Max", begin, zero)  # a start beyond the end leaves a negative rest: nothing
     rest = b.op("Sub", b.op("Sub", sizes, begin), taken)
     return b.op("Concat", begin, rest, axis=0), None, along
 
