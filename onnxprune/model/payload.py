@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["CHUNK", "ArrayPayload", "MappedPayload", "Payload"]
+__all__ = ["CHUNK", "ArrayPayload", "MappedPayload", "Payload", "sliced"]
 
 #: Storage elements per slice: 1 MiB of float32 stays inside a core's second-level cache.
 CHUNK = 262_144
@@ -40,6 +40,12 @@ class Payload(Protocol):
     def chunks(self) -> Iterator[np.ndarray]:
         """The same elements in order, in flat slices of at most `CHUNK` elements."""
         ...
+
+
+def sliced(flat: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of at most `CHUNK` elements of a flat array, in order."""
+    for start in range(0, flat.size, CHUNK):
+        yield flat[start : start + CHUNK]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +80,7 @@ class ArrayPayload:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Views of at most `CHUNK` elements each, in order."""
-        for start in range(0, self.size, CHUNK):
-            yield self.flat[start : start + CHUNK]
+        return sliced(self.flat)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +103,7 @@ class MappedPayload:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Slices in order: views, or copies where the offset is not aligned (faster to use)."""
-        flat = self.array()
-        for start in range(0, self.size, CHUNK):
-            chunk = flat[start : start + CHUNK]
+        for chunk in sliced(self.array()):
             yield chunk if chunk.flags.aligned else _aligned(chunk)
 
 

@@ -16,7 +16,7 @@ from ..errors import ModelError, UsageError
 from .dtypes import storage_dtype
 from .load import load, parse
 from .model import PAYLOAD_PREFIX, Model
-from .payload import CHUNK, Payload
+from .payload import Payload, sliced
 from .save import to_proto
 from .wire import SMALLEST_PAYLOAD
 
@@ -101,9 +101,7 @@ class IrPayload:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Slices of at most `CHUNK` elements, in order."""
-        flat = self.array()
-        for start in range(0, self.size, CHUNK):
-            yield flat[start : start + CHUNK]
+        return sliced(self.array())
 
 
 def _from_ir(source: Any) -> Model:
