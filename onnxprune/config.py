@@ -78,8 +78,8 @@ class PruneConfig:
     )
     check: bool = _option(
         True,
-        "Check the written model, at last by running it in onnxruntime on random inputs (the"
-        " default).",
+        "Run the written model in onnxruntime on random inputs and compare its outputs (the"
+        " default). It is read back, and passes the ONNX checker, in any case.",
     )
     allow_nonfinite: bool = _option(
         False, "Leave alone layers that hold NaN or infinity, where they are an error otherwise."
