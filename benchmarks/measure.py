@@ -22,6 +22,7 @@ class Case:
         name: What the table calls it.
         command: The command line; None where its tool is not installed.
         prepare: Called before every run, untimed (removes outputs, flushes the disk).
+        most: The most runs of it that are made, for commands that take minutes.
         walls: Seconds of each run.
         peak: Largest anonymous memory of any run, in bytes.
         failure: The last line of its error output, if it failed.
@@ -30,6 +31,7 @@ class Case:
     name: str
     command: Sequence[str] | None
     prepare: Callable[[], None]
+    most: int = 1000
     walls: list[float] = field(default_factory=list)
     peak: int = 0
     failure: str = ""
@@ -44,12 +46,12 @@ def run_in_turn(cases: Sequence[Case], runs: int) -> None:
     """Run every case once per round, a first round as warm-up; fills in what was measured."""
     for number in range(runs + 1):
         for case in cases:
-            if case.command is None or case.failure:
+            if case.command is None or case.failure or len(case.walls) >= case.most:
                 continue
             case.prepare()
             seconds, peak, failure = timed(case.command)
             case.failure = failure
-            if number > 0 and not failure:
+            if not failure and (number > 0 or case.most < runs):
                 case.walls.append(seconds)
                 case.peak = max(case.peak, peak)
 

@@ -4,7 +4,7 @@
 
 Two stacks of MatMul weights: one in a single file, one with external data. Each row is a whole
 command, from start to exit, with its output on the disk; the ratios are to the row named. Peers
-(onnxsim, Polygraphy) are measured where they are installed.
+(onnxsim, Polygraphy) are measured where they are installed, once, since they take minutes.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def cases(source: Path, kind: str) -> list[Case]:
     def prepare() -> None:
         flush(*outputs)
 
-    def case(name: str, command: list[str] | None) -> Case:
-        return Case(name, command, prepare)
+    def case(name: str, command: list[str] | None, most: int = 1000) -> Case:
+        return Case(name, command, prepare, most)
 
     python = [sys.executable, "-c"]
     copy = ["sh", "-c", 'cp "$0" "$1" && sync', str(copied), str(target)]
@@ -97,8 +97,8 @@ def cases(source: Path, kind: str) -> list[Case]:
         sim = [*python, ONNXSIM, *here] if importlib.util.find_spec("onnxsim") else None
         polygraphy = Path(sys.executable).with_name("polygraphy")
         graph = [str(polygraphy), "surgeon", "prune", str(source), "-o", str(target)]
-        found.append(case("onnxsim apply_magnitude_pruning", sim))
-        found.append(case("Polygraphy surgeon prune", graph if polygraphy.exists() else None))
+        found.append(case("onnxsim apply_magnitude_pruning", sim, 1))
+        found.append(case("Polygraphy surgeon prune", graph if polygraphy.exists() else None, 1))
     return found
 
 

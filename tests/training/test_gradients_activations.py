@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxprune.training.backward import pull_back
+from onnxprune.training.builder import GraphBuilder
 from tests.training.gradcheck import Case, Draw, gradient_tests
 
 F = np.float32
@@ -89,6 +91,7 @@ CASES = [
     Case("Selu", wide(0.0), alpha=1.0, gamma=0.5),
     Case("Celu", wide(0.0), torch=lambda t, x: t.celu(x)),
     Case("Celu", wide(0.0), alpha=2.5, torch=lambda t, x: t.celu(x, 2.5)),
+    Case("Celu", wide(0.0), alpha=0.5, torch=lambda t, x: t.celu(x, 0.5)),
     Case("Softplus", wide(), torch=lambda t, x: t.nn.functional.softplus(x)),
     Case("Softsign", wide(0.0), torch=lambda t, x: t.nn.functional.softsign(x)),
     Case("Sigmoid", wide(), torch=lambda t, x: x.sigmoid()),
@@ -151,6 +154,21 @@ def test_at_zero(op, expected):
     cotangent = case.check_._cotangents()["y0"]
     found = case.check_.gradients("static")["x0"]
     np.testing.assert_allclose(found, cotangent * np.array(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [
+        ("Relu", ["Greater", "Cast", "Mul"]),
+        ("LeakyRelu", ["Greater", "Cast", "Clip", "Mul"]),
+        ("Elu", ["Add", "Clip", "Mul"]),
+        ("Celu", ["Clip", "Exp", "Mul"]),
+    ],
+)
+def test_fast_forms(op, expected):
+    model = Case(op, (2, 3)).check_.model()
+    pull_back(GraphBuilder(model), {"y0": "y0"}, ["x0"])
+    assert [node.op_type for node in model.graph.node[1:]] == expected
 
 
 @settings(max_examples=30)

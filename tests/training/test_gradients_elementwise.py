@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from onnxprune.training.backward import pull_back
 from onnxprune.training.builder import GraphBuilder
@@ -60,6 +59,7 @@ CASES = [
     ),
     Case("Pow", (2, 3), np.array([2], np.int64), torch=lambda t, x, p: x**p),
     Case("Pow", (2, 3), np.array([2, 3, 1], np.int64), torch=lambda t, x, p: x**p),
+    Case("Pow", np.array([0, 1, 2], F), Fixed(np.array(0, F)), torch=lambda t, x, p: x**p),
     Case("Pow", np.array([0, 1, 2], F), Fixed(np.array([0, 0, 3], F)), torch=lambda t, x, p: x**p),
     Case(
         "Mod", Draw((2, 3), 1, 9), Draw((3,), 1.1, 1.3), fmod=1, torch=lambda t, x, y: t.fmod(x, y)
@@ -69,6 +69,7 @@ CASES = [
     ),
     Case("Sum", (2, 3), torch=lambda t, x: x),
     Case("Sum", (2, 3), (3,), (2, 1), torch=lambda t, x, y, z: x + y + z),
+    Case("Mod", Draw((3,), 1, 9), Draw((2, 3), 1.1, 1.3), fmod=1, name="Mod broadcast"),
     Case("Mean", (2, 3), torch=lambda t, x: x),
     Case("Mean", (2, 3), (3,), (2, 1), torch=lambda t, x, y, z: (x + y + z) / 3),
     Case("Max", (2, 3), torch=lambda t, x: x),
@@ -131,23 +132,52 @@ def test_kinks(op, bounds, expected):
     assert case.check_.gradients("static")["x0"].tolist() == (cotangent * expected).tolist()
 
 
-def dropout_gradient(ratio, training):
-    """Output and gradient of Dropout of ones for a gradient of ones; flags may be inputs."""
-    inputs = ["x", "ratio", "training"]
+def test_ties_of_three_share_the_gradient():
+    case = Case("Max", np.array([1, 5], F), np.array([1, 5], F), np.array([0, 5], F))
+    cotangent = case.check_._cotangents()["y0"]
+    found = case.check_.gradients("static")
+    np.testing.assert_allclose(found["x0"], cotangent * np.array([1 / 2, 1 / 3]), rtol=1e-6)
+    np.testing.assert_allclose(found["x2"], cotangent * np.array([0, 1 / 3]), rtol=1e-6)
+
+
+def test_exponent_of_a_negative_base_has_no_gradient():
+    """Its logarithm is no number; training must not turn into NaN over it."""
+    found = Case("Pow", np.array([-2, 2], F), np.array([3, 3], F)).check_.gradients("static")
+    assert found["x1"][0] == 0
+    assert found["x1"][1] != 0
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1, 2, 3])
+def test_common_exponents_need_no_second_power(exponent):
+    case = Case("Pow", (3,), Fixed(np.array(exponent, F)))
+    model = case.check_.model()
+    pull_back(GraphBuilder(model), {"y0": "y0"}, ["x0"])
+    assert "Pow" not in [node.op_type for node in model.graph.node[1:]]
+
+
+def dropout_gradient(inputs):
+    """Output and gradient of Dropout of ones for a gradient of ones.
+
+    `inputs`: ratio and training mode, each as (value, is it a constant), None where left out.
+    """
+    names = ["x", *(name if given else "" for name, given in inputs.items())]
     graph = helper.make_graph(
-        [helper.make_node("Dropout", inputs, ["y"], seed=3)],
+        [helper.make_node("Dropout", names, ["y"], seed=3)],
         "g",
         [helper.make_tensor_value_info(name, 1, [4, 50]) for name in ("x", "dy")],
         [helper.make_tensor_value_info("y", 1, None)],
     )
     feeds = {name: np.ones((4, 50), F) for name in ("x", "dy")}
-    for name, (value, constant) in {"ratio": ratio, "training": training}.items():
-        if constant:
-            graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    for name, known in inputs.items():
+        if known is None:
+            continue
+        value = np.array(known[0])
+        if known[1]:
+            graph.initializer.append(numpy_helper.from_array(value, name))
         else:
-            kind = 1 if name == "ratio" else 9
+            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
             graph.input.append(helper.make_tensor_value_info(name, kind, []))
-            feeds[name] = np.array(value)
+            feeds[name] = value
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     found = pull_back(GraphBuilder(model), {"y": "dy"}, ["x"])
     model.graph.node.append(helper.make_node("Identity", [found["x"]], ["dx"]))
@@ -156,13 +186,18 @@ def dropout_gradient(ratio, training):
     return results["y"], results["dx"]
 
 
-@pytest.mark.parametrize("constants", [(True, True), (False, True), (True, False), (False, False)])
-@pytest.mark.parametrize("training", [True, False])
-def test_dropout(constants, training):
+@pytest.mark.parametrize("ratio", [(F(0.3), True), (F(0.3), False), (0.25, False), None])
+@pytest.mark.parametrize("training", [(True, True), (True, False), (False, True), (False, False)])
+def test_dropout(ratio, training):
     """Of ones, output and gradient are the same: the mask over what is kept."""
-    output, slope = dropout_gradient((F(0.3), constants[0]), (training, constants[1]))
+    output, slope = dropout_gradient({"ratio": ratio, "training": training})
     np.testing.assert_allclose(slope, output, rtol=1e-6)
-    assert bool((output == 0).any()) == training
+    assert bool((output == 0).any()) == training[0]
+
+
+def test_dropout_without_training_mode_is_the_identity():
+    output, slope = dropout_gradient({"ratio": (F(0.3), True), "training": None})
+    assert (output == 1).all() and (slope == 1).all()
 
 
 @st.composite
@@ -186,7 +221,8 @@ def test_any_broadcast_of_two(op, shapes):
 @settings(max_examples=20)
 @given(st.sampled_from(["Sum", "Mean", "Max", "Min"]), broadcast_shapes(3))
 def test_any_broadcast_of_three(op, shapes):
-    Case(op, *shapes, modes=EVERY).check()
+    reference = (lambda x, y, z: (x + y + z) / 3) if op == "Mean" else None
+    Case(op, *shapes, modes=EVERY, reference=reference).check()
 
 
 @settings(max_examples=20)

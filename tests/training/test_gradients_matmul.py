@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.errors import ModelError
+from onnxprune.training.backward import pull_back
+from onnxprune.training.builder import GraphBuilder
 from tests.training.gradcheck import Case, gradient_tests
 
 SHAPES = [
@@ -69,10 +71,27 @@ CASES = [
     *(gemm(bias) for bias in (None, (4,), (2, 4), (2, 1), (1, 4), (1,), (), (1, 1))),
     *(gemm((4,), left, right, 0.5, 1.5) for left in (0, 1) for right in (0, 1)),
     gemm((2, 1), 1, 0),
+    gemm((4,), beta=2.0),
+    Case("Gemm", (2, 3), (3, 4), torch=lambda t, a, b: a @ b),
+    Case("Gemm", (2, 3), (3, 4), (4,), torch=lambda t, a, b, c: a @ b + c),
     gemm((4,), 0, 1),
 ]
 
 test_finite_differences, test_torch = gradient_tests(CASES)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ((2, 3), (3, 4), ["Gemm", "Gemm"]),
+        ((2, 5, 3), (3, 4), ["Transpose", "MatMul", "Flatten", "Flatten", "Gemm"]),
+        ((2, 5, 3), (2, 3, 4), ["Transpose", "MatMul", "Transpose", "MatMul"]),
+    ],
+)
+def test_fast_forms(left, right, expected):
+    model = Case("MatMul", left, right).check_.model()
+    pull_back(GraphBuilder(model), {"y0": "y0"}, ["x0", "x1"])
+    assert [node.op_type for node in model.graph.node[1:]] == expected
 
 
 @settings(max_examples=25)

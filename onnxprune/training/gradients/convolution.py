@@ -51,7 +51,7 @@ def _conv(b: GraphBuilder, node: Node, dy: str) -> list[str | None]:
 def _pointwise(b: GraphBuilder, dy: str, weight: str, x: str) -> str:
     """Wᵀ dy, a matrix product over the channels."""
     matrix = b.op("Flatten", weight, axis=1)
-    found = b.op("MatMul", b.swap_last(matrix), b.reshape(dy, [0, 0, -1]))
+    found = b.op("MatMul", b.transpose(matrix, [1, 0]), b.reshape(dy, [0, 0, -1]))
     return b.reshape_like(found, x)
 
 

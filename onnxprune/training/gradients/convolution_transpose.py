@@ -8,7 +8,16 @@ from dataclasses import replace
 from ..builder import GraphBuilder
 from .convolution import bias_gradient, weight_gradient
 from .registry import Node, gradient
-from .windows import SAME, Window, kernel_of, padded, spatial, spatial_of, split_padding, window_of
+from .windows import (
+    SAME,
+    Window,
+    kernel_of,
+    padded,
+    plain_window,
+    share_padding,
+    spatial,
+    spatial_of,
+)
 
 Gradients = Sequence[str | None]
 
@@ -42,25 +51,24 @@ def _convolved(b: GraphBuilder, node: Node, dy: str, window: Window) -> str:
 
 def _window(b: GraphBuilder, node: Node, kernel: Sequence[int]) -> Window:
     """The window that slides over the output; padding cuts the output's ends off."""
-    auto = node.attribute("auto_pad", "NOTSET")
-    more = node.attribute("output_padding", [0] * len(kernel))
-    wanted: Sequence[int] | None = node.attribute("output_shape", None)
-    plain = _without_auto_pad(b, node, kernel)
-    if wanted is None and auto not in SAME:
-        return plain
-    upper = auto == "SAME_UPPER"
-    x = node.inputs[0]
-    reach = [width + extra for width, extra in zip(plain.extent, more, strict=True)]
-    if wanted is None:
-        # size · stride elements are wanted, of (size - 1) · stride + reach
-        pairs = zip(reach, plain.strides, strict=True)
-        return replace(plain, pads=_shared([end - step for end, step in pairs], upper))
+    auto, window = node.attribute("auto_pad", "NOTSET"), plain_window(node, kernel)
+    if auto not in SAME and not node.attribute("output_shape", []):
+        return window
+    return replace(window, pads=share_padding(b, _excess(b, node, window), auto == "SAME_UPPER"))
+
+
+def _excess(b: GraphBuilder, node: Node, window: Window) -> Sequence[int] | str:
+    """Elements per axis that the output would have too many without padding."""
+    x, given = node.inputs[0], node.attribute("output_shape", list[int]())
+    wanted = given[-window.rank :]
+    more = node.attribute("output_padding", [0] * window.rank)
+    reach = [width + extra for width, extra in zip(window.extent, more, strict=True)]
+    if not wanted:  # size · stride elements, out of (size - 1) · stride + reach
+        return [end - step for end, step in zip(reach, window.strides, strict=True)]
     sizes = spatial(b, x)
     if sizes is not None:
-        made = zip(sizes, plain.strides, reach, wanted[-plain.rank :], strict=True)
-        totals = [(size - 1) * step + end - kept for size, step, end, kept in made]
-        return replace(plain, pads=_shared(totals, upper))
-    steps = b.op("Sub", spatial_of(b, x), b.constant([1]))
-    rest = [end - kept for end, kept in zip(reach, wanted[-plain.rank :], strict=True)]
-    made_ = b.op("Add", b.op("Mul", steps, b.constant(plain.strides)), b.constant(rest))
-    return replace(plain, pads=split_padding(b, made_, upper))
+        made = zip(sizes, window.strides, reach, wanted, strict=True)
+        return [(size - 1) * step + end - kept for size, step, end, kept in made]
+    steps = b.op("Mul", b.op("Sub", spatial_of(b, x), b.constant([1])), b.constant(window.strides))
+    rest = [end - kept for end, kept in zip(reach, wanted, strict=True)]
+    return b.op("Add", steps, b.constant(rest))

@@ -69,7 +69,7 @@ def mod(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     dy = str(grads[0])
     left, right = node.inputs
     whole = b.op("Div", b.op("Sub", left, node.outputs[0]), right)
-    slope = b.op("Mul", dy, b.op("Round", whole))
+    slope = b.op("Mul", dy, whole)
     return [b.unbroadcast(dy, left), b.op("Neg", b.unbroadcast(slope, right))]
 
 
@@ -183,15 +183,13 @@ def _square(b: GraphBuilder, x: str) -> str:
     return b.op("Mul", x, x)
 
 
-def _root_slope(b: GraphBuilder, dy: str, x: str, sign: int, offset: int) -> str:
-    """dy / sqrt(sign x² + offset)."""
-    squared = _square(b, x)
-    one = b.scalar(1, x)
-    if sign < 0:
-        inside = b.op("Sub", one, squared)
-    else:
-        inside = b.op("Add" if offset > 0 else "Sub", squared, one)
-    return b.op("Div", dy, b.op("Sqrt", inside))
+def _over_root(b: GraphBuilder, dy: str, op_type: str, left: str, right: str) -> str:
+    """dy / sqrt(left ± right)."""
+    return b.op("Div", dy, b.op("Sqrt", b.op(op_type, left, right)))
+
+
+def _asin(b: GraphBuilder, dy: str, x: str, y: str) -> str:
+    return _over_root(b, dy, "Sub", b.scalar(1, x), _square(b, x))
 
 
 def _tan(b: GraphBuilder, dy: str, x: str, y: str) -> str:
@@ -215,11 +213,11 @@ _FUNCTIONS: dict[str, Unary] = {
     "Tan": _tan,
     "Sinh": lambda b, dy, x, y: b.op("Mul", dy, b.op("Cosh", x)),
     "Cosh": lambda b, dy, x, y: b.op("Mul", dy, b.op("Sinh", x)),
-    "Asin": lambda b, dy, x, y: _root_slope(b, dy, x, -1, 1),
-    "Acos": lambda b, dy, x, y: b.op("Neg", _root_slope(b, dy, x, -1, 1)),
+    "Asin": _asin,
+    "Acos": lambda b, dy, x, y: b.op("Neg", _asin(b, dy, x, y)),
     "Atan": lambda b, dy, x, y: b.op("Div", dy, b.op("Add", _square(b, x), b.scalar(1, x))),
-    "Asinh": lambda b, dy, x, y: _root_slope(b, dy, x, 1, 1),
-    "Acosh": lambda b, dy, x, y: _root_slope(b, dy, x, 1, -1),
+    "Asinh": lambda b, dy, x, y: _over_root(b, dy, "Add", _square(b, x), b.scalar(1, x)),
+    "Acosh": lambda b, dy, x, y: _over_root(b, dy, "Sub", _square(b, x), b.scalar(1, x)),
     "Atanh": lambda b, dy, x, y: b.op("Div", dy, b.op("Sub", b.scalar(1, x), _square(b, x))),
     "Erf": _erf,
 }
@@ -250,11 +248,9 @@ def dropout(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     if training is None or (mode is not None and not mode.item()):
         return [dy]
     mask = b.cast(node.output(b, 1), dy)
-    kept = b.constant_value(ratio) if ratio else np.float32(0.5)
-    if kept is not None and float(kept) < 1:
-        scale = b.scalar(1 / (1 - float(kept)), dy)
-    elif kept is not None:
-        scale = b.scalar(0, dy)
+    dropping = b.constant_value(ratio) if ratio else np.float32(0.5)
+    if dropping is not None:
+        scale = b.scalar(1 / (1 - float(dropping)), dy)
     else:
         scale = b.op("Reciprocal", b.op("Sub", b.scalar(1, dy), b.cast(str(ratio), dy)))
     dropped = b.op("Mul", dy, b.op("Mul", mask, scale))

@@ -11,16 +11,19 @@ from ..builder import GraphBuilder
 from .registry import Node
 
 __all__ = [
+    "SAME",
     "Window",
     "kernel_of",
     "padded",
+    "plain_window",
+    "share_padding",
     "spatial",
     "spatial_of",
-    "split_padding",
     "transposed",
     "window_of",
 ]
 
+#: Values of auto_pad that depend on sizes.
 SAME = ("SAME_UPPER", "SAME_LOWER")
 
 
@@ -97,52 +100,62 @@ def kernel_of(b: GraphBuilder, node: Node, weight: str) -> tuple[int, ...]:
     return tuple(kernel)
 
 
+def plain_window(node: Node, kernel: Sequence[int]) -> Window:
+    """The window of a node as its attributes say, auto_pad aside."""
+    ones, none = (1,) * len(kernel), (0,) * 2 * len(kernel)
+    explicit = node.attribute("auto_pad", "NOTSET") == "NOTSET"
+    return Window(
+        tuple(kernel),
+        tuple(node.attribute("strides", ones)),
+        tuple(node.attribute("dilations", ones)),
+        tuple(node.attribute("pads", none)) if explicit else none,
+    )
+
+
 def window_of(b: GraphBuilder, node: Node, x: str, kernel: Sequence[int]) -> Window:
     """The window of a Conv or pooling node over its input."""
-    ones, rank = [1] * len(kernel), len(kernel)
-    strides, dilations, pads = (
-        tuple(node.attribute(name, default) or default)
-        for name, default in (("strides", ones), ("dilations", ones), ("pads", [0] * 2 * rank))
-    )
-    auto = node.attribute("auto_pad", "NOTSET")
-    window = Window(tuple(kernel), strides, dilations, pads if auto == "NOTSET" else (0,) * 2 * rank)
-    return _same(b, node, x, window) if auto in SAME else window
-
-
-def _same(b: GraphBuilder, node: Node, x: str, window: Window) -> Window:
-    """As much padding as makes the output ceil(size / stride) long."""
+    window, auto = plain_window(node, kernel), node.attribute("auto_pad", "NOTSET")
+    if auto not in SAME:
+        return window
     if set(window.dilations) != {1}:
         raise ModelError(
             f"{node.op_type} '{node.label}' has auto_pad and dilations, which runtimes understand "
             "differently; give it explicit pads"
         )
-    upper = node.attribute("auto_pad", "") == "SAME_UPPER"
+    return replace(window, pads=share_padding(b, _missing(b, x, window), auto == "SAME_UPPER"))
+
+
+def _missing(b: GraphBuilder, x: str, window: Window) -> Sequence[int] | str:
+    """Elements that x lacks for ceil(size / stride) positions, negative where it has more."""
     sizes = spatial(b, x)
     if sizes is None and window.dense:
         sizes = (1,) * window.rank  # any size gives the same
     if sizes is not None:
         steps = zip(sizes, window.strides, window.kernel, strict=True)
-        totals = [max((-(-size // step) - 1) * step + width - size, 0) for size, step, width in steps]
-        return replace(window, pads=_split(totals, upper))
+        return [(size - 1) // step * step + width - size for size, step, width in steps]
     size, step = spatial_of(b, x), b.constant(window.strides)
-    one = b.constant([1])
-    last = b.op("Mul", b.op("Div", b.op("Sub", size, one), step), step)
-    reach = b.op("Add", last, b.constant(window.kernel))
-    return replace(window, pads=split_padding(b, b.op("Sub", reach, size), upper))
+    last = b.op("Mul", b.op("Div", b.op("Sub", size, b.constant([1])), step), step)
+    return b.op("Sub", b.op("Add", last, b.constant(window.kernel)), size)
 
 
-def _split(totals: Sequence[int], upper: bool) -> tuple[int, ...]:
-    """Padding shared between both ends, the odd one at the end (upper) or at the start."""
-    less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
-    return tuple(less + more if upper else more + less)
+def share_padding(
+    b: GraphBuilder, totals: Sequence[int] | str, upper: bool
+) -> tuple[int, ...] | str:
+    """Share the padding of every axis between its ends; the odd one goes to the end if `upper`.
 
-
-def split_padding(b: GraphBuilder, totals: str, upper: bool) -> str:
-    """The same at run time, of what may be negative and then counts as none."""
-    totals = b.op("Max", totals, b.constant([0]))
-    less = b.op("Div", totals, b.constant([2]))
-    ends = [less, b.op("Sub", totals, less)]
-    return b.op("Concat", *(ends if upper else reversed(ends)), axis=0)
+    Args:
+        b: The builder.
+        totals: The padding of every axis, or the name of a vector of it; below 0 counts as 0.
+        upper: Whether the end gets the odd one, rather than the start.
+    """
+    if isinstance(totals, str):
+        total = b.op("Max", totals, b.constant([0]))
+        half = b.op("Div", total, b.constant([2]))
+        rest = b.op("Sub", total, half)
+        return b.op("Concat", *((half, rest) if upper else (rest, half)), axis=0)
+    less = tuple(max(total, 0) // 2 for total in totals)
+    more = tuple((max(total, 0) + 1) // 2 for total in totals)
+    return less + more if upper else more + less
 
 
 def padded(b: GraphBuilder, x: str, window: Window) -> tuple[str, Window]:

@@ -1,0 +1,202 @@
+"""Gradients of resizing and of moving space to channels and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import ModelError
+from ..builder import GraphBuilder
+from .registry import Node, gradient
+from .windows import spatial_of
+
+Gradients = Sequence[str | None]
+
+#: Attributes of Resize that shape its interpolation. The extrapolation value is none of them: it
+#: is added to the result, whatever the input.
+_INTERPOLATION = (
+    "antialias",
+    "coordinate_transformation_mode",
+    "cubic_coeff_a",
+    "exclude_outside",
+    "mode",
+    "nearest_mode",
+)
+
+
+@gradient("Resize")
+def resize(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
+    """The transposed interpolation matrix of every axis times dy.
+
+    Resizing is linear and treats each axis by itself. Its matrix is what it makes of an identity
+    matrix; onnxruntime computes that once, when it loads the model, where sizes are known.
+    """
+    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise ModelError(
+            f"Resize '{node.label}' keeps the aspect ratio, which has no gradient here; "
+            "give it the sizes that it ends up with"
+        )
+    found, x = str(grads[0]), node.inputs[0]
+    rank = b.rank(x)
+    axes = [axis % rank for axis in node.attribute("axes", list(range(rank)))]
+    factors = _repeats(b, node, axes)
+    if factors is not None:
+        return [_block_sums(b, found, factors)]
+    for index, axis in reversed(list(enumerate(axes))):
+        if not _unchanged(b, node, index, axis):
+            found = _along(b, found, _matrix(b, node, index, axis, len(axes)), axis)
+    return [found]
+
+
+def _sized(node: Node) -> bool:
+    """Whether the node has output sizes rather than scales."""
+    return node.input(3) is not None
+
+
+def _cropping(node: Node) -> bool:
+    return node.attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+
+
+def _unchanged(b: GraphBuilder, node: Node, index: int, axis: int) -> bool:
+    """Whether an axis is known to stay as it is."""
+    if _cropping(node):
+        return False
+    scales = b.constant_value(node.input(2))
+    if not _sized(node) and scales is not None:
+        return bool(scales[index] == 1)
+    before, after = b.shape(node.inputs[0]), b.shape(node.outputs[0])
+    same = before is not None and after is not None and before[axis] == after[axis]
+    return _sized(node) and same
+
+
+def _matrix(b: GraphBuilder, node: Node, index: int, axis: int, count: int) -> str:
+    """Weight of every input position (rows) in every output position (columns) of an axis."""
+    x = node.inputs[0]
+    shape = b.shape(x) or ()
+    known = shape[axis]
+    size = (
+        b.constant([known])
+        if isinstance(known, int)
+        else b.op("Shape", x, start=axis, end=axis + 1)
+    )
+    identity = b.op("EyeLike", b.op("ConstantOfShape", b.op("Concat", size, size, axis=0)))
+    identity = b.cast(b.unsqueeze(identity, [0, 1]), x)
+    place = b.constant([index])
+    region = node.input(1)
+    if region is not None and _cropping(node):
+        start, end = b.constant([index]), b.constant([index + count])
+        whole = b.cast(b.constant(np.array([0, 0, 0, 1, 1, 1], np.float32)), region)
+        ends = b.op("Gather", region, start), b.op("Gather", region, end)
+        zeros, ones = (b.op("Slice", whole, b.constant([i]), b.constant([i + 3])) for i in (0, 3))
+        region = b.op("Concat", zeros, ends[0], ones, ends[1], axis=0)
+    else:
+        region = None
+    scales = sizes = None
+    if _sized(node):
+        lead = b.op("Concat", b.constant([1, 1]), size, axis=0)
+        sizes = b.op("Concat", lead, b.op("Gather", node.inputs[3], place), axis=0)
+    else:
+        scale = b.op("Gather", node.inputs[2], place)
+        scales = b.op("Concat", b.constant(np.ones(3, np.float32)), scale, axis=0)
+    given: dict[str, Any] = {name: node.attribute(name, None) for name in _INTERPOLATION}
+    found = b.op("Resize", identity, region, scales, sizes, **given)
+    return b.squeeze(found, [0, 1])
+
+
+def _along(b: GraphBuilder, dy: str, matrix: str, axis: int) -> str:
+    """Contract an axis of dy with the columns of a matrix."""
+    rank = b.rank(dy)
+    if axis == rank - 2:
+        return b.op("MatMul", matrix, dy)
+    order = list(range(rank))
+    order[axis], order[-1] = order[-1], order[axis]
+    found = b.op("MatMul", b.transpose(dy, order), b.swap_last(matrix))
+    return b.transpose(found, order)
+
+
+# ---- the common case: every element repeated ---------------------------------------------------
+
+
+def _repeats(b: GraphBuilder, node: Node, axes: Sequence[int]) -> list[int] | None:
+    """How often each spatial element is repeated; None where resizing does anything else."""
+    factors = _factors(b, node, axes)
+    rank = b.rank(node.inputs[0])
+    if factors is None or not 3 <= rank <= 5 or node.attribute("mode", "nearest") != "nearest":
+        return None
+    by_axis = dict(zip(axes, factors, strict=True))
+    if any(by_axis.get(axis, 1) != 1 for axis in (0, 1)):
+        return None
+    wanted = [by_axis.get(axis, 1) for axis in range(2, rank)]
+    return wanted if all(_plain_repeat(node, factor) for factor in wanted) else None
+
+
+def _factors(b: GraphBuilder, node: Node, axes: Sequence[int]) -> list[int] | None:
+    """Scales of the axes where all are known whole numbers."""
+    if _sized(node):
+        before, after = b.shape(node.inputs[0]) or (), b.shape(node.outputs[0]) or ()
+        found = []
+        for axis in axes:
+            size, made = before[axis], after[axis]
+            if size == made:
+                found.append(1)
+            elif isinstance(size, int) and isinstance(made, int) and size and made % size == 0:
+                found.append(made // size)
+            else:
+                return None
+        return found
+    scales = b.constant_value(node.input(2))
+    if scales is None or any(scale < 1 or scale != int(scale) for scale in scales):
+        return None
+    return [int(scale) for scale in scales]
+
+
+def _plain_repeat(node: Node, factor: int) -> bool:
+    """Whether nearest-neighbour resizing by a whole number takes each element that many times."""
+    places = np.arange(3 * factor)
+    coordinates = node.attribute("coordinate_transformation_mode", "half_pixel")
+    if coordinates == "asymmetric":
+        source = places / factor
+    elif coordinates == "half_pixel":
+        source = (places + 0.5) / factor - 0.5
+    else:
+        return factor == 1 and coordinates != "tf_crop_and_resize"
+    rounding: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "floor": np.floor,
+        "ceil": np.ceil,
+        "round_prefer_floor": lambda at: np.ceil(at - 0.5),
+        "round_prefer_ceil": lambda at: np.floor(at + 0.5),
+    }
+    chosen = np.clip(rounding[node.attribute("nearest_mode", "round_prefer_floor")](source), 0, 2)
+    return bool((chosen == places // factor).all())
+
+
+def _block_sums(b: GraphBuilder, dy: str, factors: Sequence[int]) -> str:
+    """Sums over blocks of the given sizes, by pooling."""
+    count = int(np.prod(factors))
+    if count == 1:
+        return dy
+    mean = b.op("AveragePool", dy, kernel_shape=factors, strides=factors)
+    return b.op("Mul", mean, b.scalar(count, mean))
+
+
+# ---- space and depth ---------------------------------------------------------------------------
+
+
+@gradient("DepthToSpace")
+def depth_to_space(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
+    """The way back: SpaceToDepth, of each channel by itself where it stays outermost (CRD)."""
+    dy, x, size = str(grads[0]), node.inputs[0], node.attribute("blocksize", 1)
+    if node.attribute("mode", "DCR") == "DCR":
+        return [b.op("SpaceToDepth", dy, blocksize=size)]
+    planes = b.op("Concat", b.constant([-1, 1]), spatial_of(b, dy), axis=0)
+    blocks = b.op("SpaceToDepth", b.op("Reshape", dy, planes), blocksize=size)
+    return [b.reshape_like(blocks, x)]
+
+
+@gradient("SpaceToDepth")
+def space_to_depth(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
+    """The way back."""
+    size = node.attribute("blocksize", 1)
+    return [b.op("DepthToSpace", str(grads[0]), blocksize=size, mode="DCR")]
