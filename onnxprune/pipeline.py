@@ -168,8 +168,7 @@ def write_pruned(
         staged = stage_model(stored.model, stage, target, external=external, inputs=inputs)
         checks = _checks(staged.path, staged.bytes, pruned, progress)
         _tell(progress, "measuring")
-        written = tuple(stage.folder / name for name in staged.moved)
-        gzip = _gzip_sizes(pruned.source, written, staged.bytes)
+        gzip = _gzip_sizes(pruned.source, staged.files, staged.bytes)
         staged.commit()
     seconds = time.perf_counter() - started
     return summary(pruned, Writing(stored, staged.bytes, *gzip, seconds, output, checks))

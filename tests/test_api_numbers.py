@@ -74,6 +74,13 @@ def test_a_dry_run_says_what_writing_does(form: Format, external: bool, tmp_path
     assert wet.sizes.file_output == written_bytes(tmp_path / "model.onnx")
 
 
+def test_overwriting_with_the_same_gives_the_same_report(tmp_path: Path) -> None:
+    source = saved(mlp(SIZES), tmp_path / "m.onnx", external=True)
+    result = onnxprune.prune(source)
+    first = result.save(tmp_path / "out.onnx")
+    assert result.save(tmp_path / "out.onnx", overwrite=True).sizes == first.sizes
+
+
 @pytest.mark.parametrize("external", [False, True])
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_same_command_gives_the_same_bytes(

@@ -30,13 +30,15 @@ class StagedModel:
     Attributes:
         stage: The staging folder.
         path: The model file in it.
-        bytes: Size of the model file and its data.
+        files: Every file of the new pair, the model last.
+        bytes: Their size.
         moved: Names to move to the target, the model last.
         replaced: Data files of the old model that nothing refers to afterwards.
     """
 
     stage: Staging
     path: Path
+    files: tuple[Path, ...]
     bytes: int
     moved: tuple[str, ...]
     replaced: tuple[Path, ...] = ()
@@ -67,7 +69,7 @@ def stage_model(
     path, old = stage.folder / target.name, _own_data(target, inputs)
     if not external:
         size = stage.write(path.name, model_file(model).blocks())
-        return StagedModel(stage, path, size, (path.name,), old)
+        return StagedModel(stage, path, (path,), size, (path.name,), old)
     fresh, places = stage.folder / ".data", data_places(model)
     data_size = stage.write(fresh.name, data_blocks(model, places))
     same = next((file for file in old if filecmp.cmp(file, fresh, shallow=False)), None)
@@ -76,7 +78,8 @@ def stage_model(
     size = stage.write(path.name, model_file(model, data=name, places=places).blocks())
     moved = (path.name,) if same is not None else (name, path.name)
     replaced = tuple(file for file in old if file != same)
-    return StagedModel(stage, path, data_size + size, moved, replaced)
+    files = (stage.folder / name, path)
+    return StagedModel(stage, path, files, data_size + size, moved, replaced)
 
 
 def unwritten(model: Model, name: str, *, external: bool) -> tuple[int, Iterator[memoryview]]:
