@@ -1,8 +1,9 @@
 """Writing a model of any opset in that of training graphs.
 
-`onnx.version_converter` is not used: it leaves the bodies of If, Loop and Scan as they are,
-renames values, stops at operators of other domains, and changes what Softmax, BatchNormalization
-and Upsample of old opsets mean.
+`onnx.version_converter` (of onnx 1.23) is not used: it changes what linear Upsample, Resize 10,
+Hardmax and Selu compute, has nothing for the old forms of Cast, Tile, Pad, Split, LpPool, PRelu,
+broadcasting, GroupNormalization and BatchNormalization per element, and fails at operators that
+the standard dropped (ImageScaler, Crop, Affine).
 """
 
 from __future__ import annotations

@@ -335,15 +335,32 @@ def _scatter(site: Site) -> None:
     site.node.op_type = "ScatterElements"
 
 
-@_until(16, "RoiAlign")
-def _roi_align(site: Site) -> None:
-    site.set("coordinate_transformation_mode", "output_half_pixel")
-
-
 @_until(20, "GridSample")
 def _grid_sample(site: Site) -> None:
     mode = site.take("mode", "bilinear")
     site.set("mode", {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode))
+
+
+@_until(22, "GlobalLpPool")
+def _global_norm(site: Site) -> None:
+    """As a reduction: onnxruntime 1.32 has no kernel of the newest version."""
+    x, p = site.input(0), site.take("p", 2)
+    axes = site.constant(range(2, len(site.shape(x))))
+    if p in (1, 2):
+        site.become(f"ReduceL{p}", x, axes, keepdims=1)
+        return
+    powers = site.op("Pow", site.op("Abs", x), site.scalar(p, x))
+    total = site.op("ReduceSum", powers, axes, keepdims=1)
+    site.become("Pow", total, site.scalar(1 / p, x))
+
+
+@_until(
+    22,
+    *("MaxRoiPool", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"),
+    *("RandomUniformLike", "RoiAlign"),
+)
+def _without_kernel(site: Site) -> None:
+    raise site.refusal("onnxruntime 1.32 has no kernel of it for opset 22 and newer")
 
 
 @_until(9, "Scan")

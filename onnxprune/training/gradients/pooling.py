@@ -110,8 +110,10 @@ def _spread(b: GraphBuilder, dy: str, window: Window, x: str) -> str:
     inner, outer = spatial(b, dy), spatial(b, x)
     if compact and window.dense:
         # Adding up is pooling again.
-        most = [width - 1 for width in window.kernel] * 2
-        pads = [reach - pad for reach, pad in zip(most, window.pads, strict=True)]
+        reach = window.kernel * 2
+        pads = [
+            width - 1 - pad for width, pad in zip(reach, window.begin + window.end, strict=True)
+        ]
         mean = b.op("AveragePool", dy, kernel_shape=window.kernel, pads=pads, count_include_pad=1)
         return b.op("Mul", mean, b.scalar(window.taps, mean))
     apart = compact and window.strides == window.kernel and not any(window.pads)
@@ -128,10 +130,16 @@ def _repeated(
     b: GraphBuilder, dy: str, window: Window, inner: tuple[int, ...], outer: tuple[int, ...]
 ) -> str:
     """dy repeated along every axis as often as the kernel is large, cut or filled up at the end."""
-    blocks = b.unsqueeze(dy, [3 + 2 * axis for axis in range(window.rank)])
-    times = [1, 1] + [size for width in window.kernel for size in (1, width)]
     made = [count * width for count, width in zip(inner, window.kernel, strict=True)]
-    found = b.reshape(b.op("Expand", blocks, b.constant(times)), [0, 0, *made])
+    found = b.op(
+        "Resize",
+        dy,
+        None,
+        b.constant(np.array([1, 1, *window.kernel], np.float32)),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
     rest = [size - have for size, have in zip(outer, made, strict=True)]
     if not any(rest):
         return found
@@ -146,12 +154,6 @@ def lp_pool(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     window = window_of(b, node, x, node.attribute("kernel_shape", []))
     outer, inner = _norm_slope(b, node, str(grads[0]))
     return [b.op("Mul", inner, _spread(b, outer, window, x))]
-
-
-@gradient("GlobalLpPool")
-def global_lp_pool(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
-    """As LpPool, with one window."""
-    return [b.op("Mul", *_norm_slope(b, node, str(grads[0])))]
 
 
 def _norm_slope(b: GraphBuilder, node: Node, dy: str) -> tuple[str, str]:

@@ -41,6 +41,9 @@ def resize(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     found, x = str(grads[0]), node.inputs[0]
     rank = b.rank(x)
     axes = [axis % rank for axis in node.attribute("axes", list(range(rank)))]
+    shape = b.shape(x)
+    if shape is not None and shape == b.shape(node.outputs[0]):
+        return [found]
     factors = _repeats(b, node, axes)
     if factors is not None:
         return [_block_sums(b, found, factors)]
@@ -74,35 +77,33 @@ def _unchanged(b: GraphBuilder, node: Node, index: int, axis: int) -> bool:
 def _matrix(b: GraphBuilder, node: Node, index: int, axis: int, count: int) -> str:
     """Weight of every input position (rows) in every output position (columns) of an axis."""
     x = node.inputs[0]
-    shape = b.shape(x) or ()
-    known = shape[axis]
+    known = (b.shape(x) or ())[axis]
     size = (
         b.constant([known])
         if isinstance(known, int)
         else b.op("Shape", x, start=axis, end=axis + 1)
     )
     identity = b.op("EyeLike", b.op("ConstantOfShape", b.op("Concat", size, size, axis=0)))
-    identity = b.cast(b.unsqueeze(identity, [0, 1]), x)
+    # Rows as channels; an axis between that becomes larger, for onnxruntime copies what keeps
+    # its shape, whatever the scales are.
+    identity = b.cast(b.unsqueeze(identity, [0, 2]), x)
     place = b.constant([index])
-    region = node.input(1)
-    if region is not None and _cropping(node):
-        start, end = b.constant([index]), b.constant([index + count])
-        whole = b.cast(b.constant(np.array([0, 0, 0, 1, 1, 1], np.float32)), region)
-        ends = b.op("Gather", region, start), b.op("Gather", region, end)
-        zeros, ones = (b.op("Slice", whole, b.constant([i]), b.constant([i + 3])) for i in (0, 3))
-        region = b.op("Concat", zeros, ends[0], ones, ends[1], axis=0)
-    else:
-        region = None
-    scales = sizes = None
+    region = scales = sizes = None
+    if _cropping(node):
+        start, end = (
+            b.op("Gather", node.inputs[1], b.constant([at])) for at in (index, index + count)
+        )
+        zeros, ones = (b.cast(b.constant(np.full(3, at, np.float32)), start) for at in (0, 1))
+        region = b.op("Concat", zeros, start, ones, end, axis=0)
     if _sized(node):
-        lead = b.op("Concat", b.constant([1, 1]), size, axis=0)
-        sizes = b.op("Concat", lead, b.op("Gather", node.inputs[3], place), axis=0)
+        made = b.op("Gather", node.inputs[3], place)
+        sizes = b.op("Concat", b.constant([1]), size, b.constant([2]), made, axis=0)
     else:
-        scale = b.op("Gather", node.inputs[2], place)
-        scales = b.op("Concat", b.constant(np.ones(3, np.float32)), scale, axis=0)
+        lead = b.constant(np.array([1, 1, 2], np.float32))
+        scales = b.op("Concat", lead, b.op("Gather", node.inputs[2], place), axis=0)
     given: dict[str, Any] = {name: node.attribute(name, None) for name in _INTERPOLATION}
     found = b.op("Resize", identity, region, scales, sizes, **given)
-    return b.squeeze(found, [0, 1])
+    return b.squeeze(b.op("Gather", found, b.constant(np.array(0, np.int64)), axis=2), [0])
 
 
 def _along(b: GraphBuilder, dy: str, matrix: str, axis: int) -> str:
@@ -174,11 +175,8 @@ def _plain_repeat(node: Node, factor: int) -> bool:
 
 def _block_sums(b: GraphBuilder, dy: str, factors: Sequence[int]) -> str:
     """Sums over blocks of the given sizes, by pooling."""
-    count = int(np.prod(factors))
-    if count == 1:
-        return dy
     mean = b.op("AveragePool", dy, kernel_shape=factors, strides=factors)
-    return b.op("Mul", mean, b.scalar(count, mean))
+    return b.op("Mul", mean, b.scalar(float(np.prod(factors)), mean))
 
 
 # ---- space and depth ---------------------------------------------------------------------------

@@ -66,6 +66,11 @@ class Window:
         return (0,) * self.rank if isinstance(self.pads, str) else self.pads[: self.rank]
 
     @property
+    def end(self) -> tuple[int, ...]:
+        """Zeros after every axis, as far as known now."""
+        return (0,) * self.rank if isinstance(self.pads, str) else self.pads[self.rank :]
+
+    @property
     def dense(self) -> bool:
         """Whether positions follow each other without steps."""
         return set(self.strides) == {1}
@@ -188,7 +193,7 @@ def transposed(
     none = [0] * window.rank
     crop = False
     if window.dense and not isinstance(window.pads, str):
-        end, more = list(window.pads[window.rank :]), none
+        end, more = list(window.end), none
     elif inner is not None and outer is not None and not isinstance(window.pads, str):
         reach = zip(inner, window.strides, window.extent, window.begin, strict=True)
         full = [(count - 1) * step + width - before for count, step, width, before in reach]

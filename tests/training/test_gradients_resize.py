@@ -1,0 +1,274 @@
+"""Gradients of resizing and of moving space to channels and back."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from onnxprune.errors import ModelError
+from onnxprune.training.backward import pull_back
+from onnxprune.training.builder import GraphBuilder
+from tests.training.evaluate64 import evaluate
+from tests.training.gradcheck import Case, Check, Draw, Fixed, gradient_tests
+
+TORCH = importlib.util.find_spec("torch") is not None
+EVERY = ("static", "symbolic", "unranked")
+F = np.float32
+
+
+def linear(node, shape, constants):
+    """What onnxruntime's Resize computes, as a matrix: the reference, in any precision."""
+
+    def run(x):
+        info = helper.make_tensor_value_info("x0", 1, shape)
+        initializers = [helper.make_tensor(n, t, a.shape, a) for n, t, a in constants]
+        outputs = [helper.make_empty_tensor_value_info("y0")]
+        graph = helper.make_graph([node], "g", [info], outputs, initializers)
+        opsets = [helper.make_opsetid("", 23)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        return evaluate(model, {"x0": x.astype(F)})["y0"].astype(np.float64)
+
+    @functools.cache
+    def parts():
+        offset = run(np.zeros(shape))
+        basis = np.eye(int(np.prod(shape))).reshape(-1, *shape)
+        return offset, np.stack([run(unit) - offset for unit in basis])
+
+    def apply(x, *_):
+        offset, responses = parts()
+        return offset + np.tensordot(x.ravel(), responses, 1)
+
+    return apply
+
+
+def resizing(
+    shape, scales=None, sizes=None, roi=None, *, torch=None, modes=("static", "symbolic"), **given
+):
+    """A case of Resize."""
+    inputs = [
+        Fixed(np.array(roi, F)) if roi is not None else None,
+        Fixed(np.array(scales, F)) if scales is not None else None,
+        np.array(sizes) if sizes is not None else None,
+    ]
+    while inputs[-1] is None:
+        inputs.pop()
+    names = ["x0", *("" if value is None else f"x{i}" for i, value in enumerate(inputs, 1))]
+    node = helper.make_node("Resize", names, ["y0"], name="node", **given)
+    kinds = ((roi, 1, F), (scales, 1, F), (sizes, 7, np.int64))
+    constants = [
+        (f"x{i}", kind, np.array(value, dtype))
+        for i, (value, kind, dtype) in enumerate(kinds, 1)
+        if value is not None
+    ]
+    function = None
+    if torch is not None:
+        factors = scales[2:] if scales is not None else None
+        options = {"scale_factor": factors} if factors else {"size": sizes[2:]}
+        function = lambda t, x, *_: t.nn.functional.interpolate(x, **options, **torch)  # noqa: E731
+    reference = linear(node, shape, constants)
+    return Case("Resize", shape, *inputs, reference=reference, torch=function, modes=modes, **given)
+
+
+HALF, ALIGN, CORNER = "half_pixel", "align_corners", "asymmetric"
+
+
+def at(coordinates, mode="linear", **more):
+    return {"coordinate_transformation_mode": coordinates, "mode": mode, **more}
+
+
+FLOOR = at(CORNER, "nearest", nearest_mode="floor")
+CASES = [
+    resizing((1, 2, 2, 3), [1, 1, 2, 2], **FLOOR, torch={"mode": "nearest"}),
+    resizing((1, 2, 2, 3), sizes=[1, 2, 6, 9], **FLOOR, torch={"mode": "nearest"}),
+    resizing((1, 1, 3, 4), [1, 1, 1, 2], torch={"mode": "nearest-exact"}),
+    resizing((1, 1, 4, 5), sizes=[1, 1, 3, 7], **FLOOR, torch={"mode": "nearest"}),
+    resizing((1, 2, 3, 3), [1, 1, 2, 3], **at(HALF), torch={"mode": "bilinear"}),
+    resizing((1, 2, 2, 3), sizes=[1, 2, 5, 4], **at(HALF), torch={"mode": "bilinear"}),
+    resizing((1, 1, 5, 6), sizes=[1, 1, 2, 3], **at(HALF), torch={"mode": "bilinear"}),
+    resizing(
+        (1, 1, 3, 3),
+        sizes=[1, 1, 6, 5],
+        **at(ALIGN),
+        torch={"mode": "bilinear", "align_corners": True},
+    ),
+    resizing((1, 1, 3, 4), sizes=[1, 1, 5, 7], **at(HALF, "cubic"), torch={"mode": "bicubic"}),
+    resizing(
+        (1, 1, 3, 4),
+        [1, 1, 2, 2],
+        **at(ALIGN, "cubic"),
+        torch={"mode": "bicubic", "align_corners": True},
+    ),
+    resizing((1, 2, 4), sizes=[1, 2, 7], **at(HALF), torch={"mode": "linear"}),
+    resizing((1, 1, 2, 3, 2), sizes=[1, 1, 3, 4, 5], **at(HALF), torch={"mode": "trilinear"}),
+    resizing((1, 1, 2, 2, 3), [1, 1, 2, 1, 2], **FLOOR, torch={"mode": "nearest"}),
+    resizing(
+        (1, 1, 6, 5),
+        sizes=[1, 1, 3, 4],
+        **at(HALF, antialias=1),
+        torch={"mode": "bilinear", "antialias": True},
+    ),
+    resizing((1, 1, 3, 4), [1, 1, 1.7, 0.6], **at(HALF)),
+    resizing((1, 1, 4, 3), [1, 1, 1.1, 2.5], **at(CORNER)),
+    resizing((1, 1, 3, 3), [1, 1, 2, 1], **at("pytorch_half_pixel")),
+    resizing((1, 1, 4, 3), sizes=[1, 1, 1, 5], **at("pytorch_half_pixel")),
+    resizing((1, 1, 4, 3), [1, 1, 1.4, 0.8], **at("half_pixel_symmetric")),
+    resizing((1, 1, 4, 3), sizes=[1, 1, 5, 5], **at(HALF, "cubic", cubic_coeff_a=-0.5)),
+    resizing((1, 1, 4, 3), sizes=[1, 1, 3, 5], **at(HALF, "cubic", exclude_outside=1)),
+    # the last four numbers of the regions are those of the axes resized
+    resizing(
+        (1, 1, 4, 4),
+        sizes=[1, 1, 3, 5],
+        roi=[0, 0, 0.2, 0.1, 1, 1, 0.7, 0.9],
+        **at("tf_crop_and_resize"),
+    ),
+    resizing(
+        (1, 1, 4, 4),
+        sizes=[1, 1, 4, 5],
+        roi=[0, 0, -0.3, 0.1, 1, 1, 0.8, 1.4],
+        extrapolation_value=3.0,
+        **at("tf_crop_and_resize"),
+    ),
+    resizing(
+        (1, 1, 4, 4),
+        sizes=[4, 3],
+        axes=[2, 3],
+        roi=[0.2, 0.1, 0.7, 0.9],
+        **at("tf_crop_and_resize", "nearest"),
+    ),
+    # axes, some of which stay
+    resizing((1, 1, 3, 4), sizes=[5, 7], axes=[3, 2], **at(HALF)),
+    resizing((1, 2, 3, 2), [2], axes=[-2], **at(HALF)),
+    resizing((1, 2, 3, 2), [2, 3], axes=[-1, 2], **FLOOR),
+    resizing((2, 3), sizes=[3, 5], **at(HALF)),
+    resizing((2, 3), [2, 2], **FLOOR),
+    resizing((2, 2, 3), [2, 1, 2], **at(CORNER, "nearest")),
+    resizing((2, 3, 2, 1), [1, 2, 1, 2], **FLOOR),
+    # onnxruntime copies what keeps its shape, though not one axis that does
+    resizing((1, 1, 10), [1, 1, 1.05], **at(CORNER), modes=("static",)),
+    resizing((1, 2, 3, 10), [1, 1, 2, 1.05], **at(CORNER)),
+    resizing((1, 1, 4), sizes=[1, 1, 4], roi=[0, 0, 0.2, 1, 1, 0.7], **at("tf_crop_and_resize")),
+    resizing((1, 2, 2, 3), [1, 1, 1, 1], **at(HALF)),
+]
+test_finite_differences, test_torch = gradient_tests(CASES)
+
+
+@pytest.mark.parametrize("rounding", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
+@pytest.mark.parametrize("coordinates", [HALF, ALIGN, CORNER, "pytorch_half_pixel"])
+@pytest.mark.parametrize("scales", [[1, 1, 2, 3], [1, 1, 0.5, 1.5]])
+def test_nearest(coordinates, rounding, scales):
+    given = at(coordinates, "nearest", nearest_mode=rounding)
+    resizing((1, 1, 4, 3), scales, modes=("static", "symbolic"), **given).check()
+
+
+COORDINATES = (HALF, ALIGN, CORNER, "pytorch_half_pixel", "half_pixel_symmetric")
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    st.lists(st.integers(1, 5), min_size=2, max_size=2),
+    st.lists(st.integers(1, 6), min_size=2, max_size=2),
+    st.sampled_from(COORDINATES),
+    st.sampled_from(("nearest", "linear", "cubic")),
+    st.booleans(),
+)
+def test_any_resize(before, after, coordinates, mode, scaled):
+    given = at(coordinates, mode)
+    if scaled:
+        # a little more than needed, for sizes are rounded down
+        scales = [(made + 0.3) / size for size, made in zip(before, after, strict=True)]
+        resizing((1, 1, *before), [1, 1, *scales], **given).check()
+    else:
+        resizing((1, 1, *before), sizes=[1, 1, *after], **given).check()
+
+
+def test_sizes_of_another_value():
+    """As in U-Nets: resized to what a value on the way down has, known at run time only."""
+    nodes = [
+        helper.make_node("Shape", ["x1"], ["size"]),
+        helper.make_node("Resize", ["x0", "", "", "size"], ["y0"], name="node", mode="linear"),
+    ]
+    random = np.random.default_rng(1)
+    values = {"x0": Draw((2, 2, 3, 2)).values(random), "x1": np.zeros((2, 2, 5, 4), np.int64)}
+    node = helper.make_node("Resize", ["x0", "", "", "x3"], ["y0"], mode="linear")
+    known = [("x3", 7, np.array([2, 2, 5, 4]))]
+    reference = linear(node, (2, 2, 3, 2), known)
+    Check(nodes, values, ["y0"], reference=reference).finite_differences()
+
+
+def test_scales_at_run_time():
+    scales = np.array([1, 1, 1.5, 2], F)
+    node = helper.make_node("Resize", ["x0", "", "x1"], ["y0"], name="node", mode="linear")
+    reference = linear(node, (1, 2, 2, 3), [("x1", 1, scales)])
+    values = {"x0": Draw((1, 2, 2, 3)).values(np.random.default_rng(1)), "x1": scales}
+    check = Check([node], values, ["y0"], reference=reference)
+    found = check.gradients("static", ["x0"])["x0"]
+    np.testing.assert_allclose(found, check._numeric()["x0"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"scales": [1, 1, 2, 2], **FLOOR}, ["AveragePool", "Mul"]),
+        ({"scales": [1, 1, 3, 1], **at(HALF, "nearest")}, ["AveragePool", "Mul"]),
+        ({"scales": [1, 1, 2, 1], **at(HALF, "nearest", nearest_mode="floor")}, ["MatMul"]),
+        ({"scales": [1, 1, 2, 2], **at(HALF)}, ["MatMul", "MatMul"]),
+        ({"scales": [1, 1, 1, 2], **at(HALF)}, ["MatMul"]),
+        ({"scales": [1, 1, 1, 1], **FLOOR}, []),
+    ],
+)
+def test_form(given, expected):
+    """Plain repetition is undone by pooling, axes that stay cost nothing."""
+    builder = GraphBuilder(resizing((1, 1, 2, 3), **given).check_.model("symbolic"))
+    pull_back(builder, {"y0": "y0"}, ["x0"])
+    work = ("AveragePool", "MatMul", "Mul")
+    made = [node.op_type for node in builder.graph.node[1:] if node.op_type in work]
+    assert made == expected
+
+
+def test_aspect_ratio():
+    case = resizing((1, 1, 4, 3), sizes=[1, 1, 6, 6], keep_aspect_ratio_policy="not_larger")
+    with pytest.raises(ModelError, match="Resize 'node' keeps the aspect ratio"):
+        case.check_.gradients("static")
+
+
+# ---- space and depth ---------------------------------------------------------------------------
+
+SPACE = [
+    Case("DepthToSpace", (2, 8, 1, 2), blocksize=2, modes=EVERY),
+    Case("DepthToSpace", (1, 8, 2, 1), blocksize=2, mode="DCR", modes=EVERY),
+    Case(
+        "DepthToSpace",
+        (2, 8, 1, 2),
+        blocksize=2,
+        mode="CRD",
+        modes=EVERY,
+        torch=lambda t, x: t.nn.functional.pixel_shuffle(x, 2),
+    ),
+    Case(
+        "DepthToSpace",
+        (1, 9, 2, 1),
+        blocksize=3,
+        mode="CRD",
+        torch=lambda t, x: t.nn.functional.pixel_shuffle(x, 3),
+    ),
+    Case("SpaceToDepth", (2, 2, 4, 2), blocksize=2, modes=EVERY),
+    Case(
+        "SpaceToDepth",
+        (1, 1, 3, 6),
+        blocksize=3,
+        torch=lambda t, x: t.nn.functional.pixel_unshuffle(x, 3),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", SPACE, ids=str)
+def test_space_and_depth(case):
+    case.check()
+    if TORCH and case.check_.torch:
+        case.check_torch()
