@@ -13,8 +13,7 @@ import numpy as np
 from .data.samples import InputSpec, Samples, read_samples
 from .errors import DataError
 from .model.model import Model
-from .model.save import INLINE_LIMIT, data_blocks, data_places, model_file, serialised
-from .model.staging import Staging
+from .model.save import INLINE_LIMIT, serialised, write_pair
 from .runtime import ELEMENTS, open_session, run
 
 if TYPE_CHECKING:
@@ -103,7 +102,5 @@ def _session(model: Model) -> Iterator[onnxruntime.InferenceSession]:
         yield open_session(b"".join(joined.blocks()))
         return
     with tempfile.TemporaryDirectory() as folder:
-        stage, places = Staging(Path(folder), Path(folder)), data_places(model)
-        stage.write("model.data", data_blocks(model, places))
-        stage.write("model.onnx", model_file(model, data="model.data", places=places).blocks())
+        write_pair(model, Path(folder) / "model.onnx")
         yield open_session(Path(folder) / "model.onnx")

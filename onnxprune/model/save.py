@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 
 from ..errors import OutputError
 from .model import Model, payload_key
 from .payload import Payload
+from .staging import write_blocks
 from .tensors import walk_tensors
 from .wire import Joined, join
 
@@ -20,6 +22,7 @@ __all__ = [
     "model_file",
     "serialised",
     "to_proto",
+    "write_pair",
 ]
 
 #: The largest message that protobuf parsers take.
@@ -81,6 +84,13 @@ def model_file(model: Model, *, data: str = "", places: Places | None = None) ->
             "save it with external data"
         )
     return joined
+
+
+def write_pair(model: Model, path: Path) -> None:
+    """Write a model with its tensors in a data file beside it, which runtimes can map."""
+    places, data = data_places(model), path.with_name(f"{path.name}.data")
+    write_blocks(data, data_blocks(model, places))
+    write_blocks(path, model_file(model, data=data.name, places=places).blocks())
 
 
 def serialised(proto: ModelProto, payloads: Mapping[str, Payload]) -> Joined:

@@ -14,7 +14,7 @@ from threading import Thread
 
 from ..errors import OutputError
 
-__all__ = ["Staging", "check_target", "explained", "staging", "write_text"]
+__all__ = ["Staging", "check_target", "explained", "staging", "write_blocks", "write_text"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,8 @@ class Staging:
 
         The disk takes it in the background, while the caller checks what was written.
         """
-        path, size = self.folder / name, 0
-        # Unbuffered: blocks are large, and buffering would copy and misalign each of them.
-        with path.open("wb", buffering=0) as file:
-            for block in blocks:
-                size += len(block)
-                while block:
-                    block = block[file.write(block) :]
+        path = self.folder / name
+        size = write_blocks(path, blocks)
         thread = Thread(target=_flush, args=(path,), daemon=True)
         thread.start()
         self.flushes.append(thread)
@@ -63,6 +58,18 @@ class Staging:
         for name in names:
             os.replace(self.folder / name, self.target / name)
         _sync_folder(self.target)
+
+
+def write_blocks(path: Path, blocks: Iterable[memoryview]) -> int:
+    """Write a file from its bytes, block by block, and give back its size."""
+    size = 0
+    # Unbuffered: blocks are large, and buffering would copy and misalign each of them.
+    with path.open("wb", buffering=0) as file:
+        for block in blocks:
+            size += len(block)
+            while block:
+                block = block[file.write(block) :]
+    return size
 
 
 @contextmanager

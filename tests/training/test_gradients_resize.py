@@ -110,7 +110,7 @@ CASES = [
     resizing(
         (1, 1, 6, 5),
         sizes=[1, 1, 3, 4],
-        **at(HALF, antialias=1),
+        **at(HALF, antialias=1, exclude_outside=1),
         torch={"mode": "bilinear", "antialias": True},
     ),
     resizing((1, 1, 3, 4), [1, 1, 1.7, 0.6], **at(HALF)),

@@ -160,7 +160,6 @@ def attention(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
         raise refuse(node, "gives the loss its present keys, values or scores")
     query, key, value = node.inputs[:3]
     y, dy = node.outputs[0], str(grads[0])
-    b.values.declare(y, dy)
     flat = b.rank(query) == 3
     counts = _head_counts(b, node, flat)
     if flat:

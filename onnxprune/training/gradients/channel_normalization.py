@@ -81,30 +81,29 @@ def group_normalization(b: GraphBuilder, node: Node, grads: Gradients) -> Gradie
 def lrn(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     """y = x s^-beta with s = bias + alpha * (mean of x² over a window of channels).
 
-    The size of the window divides at its borders too, as AveragePool's count_include_pad does.
+    The size of the window, which onnxruntime wants odd, divides at its borders too.
     """
     dy, x = str(grads[0]), node.inputs[0]
     alpha, beta = node.attribute("alpha", 1e-4), node.attribute("beta", 0.75)
-    before = (node.attribute("size", 1) - 1) // 2
-    after = node.attribute("size", 1) - 1 - before
-    mean = _window_mean(b, b.op("Mul", x, x), before, after)
+    size = node.attribute("size", 1)
+    mean = _window_mean(b, b.op("Mul", x, x), size)
     inside = b.op("Mul", mean, b.scalar(alpha, x))
     inside = b.op("Add", inside, b.scalar(node.attribute("bias", 1.0), x))
     direct = b.op("Mul", dy, b.op("Pow", inside, b.scalar(-beta, x)))
-    # What an element does to its neighbours: the window turned round.
-    felt = _window_mean(b, b.op("Div", b.op("Mul", direct, x), inside), after, before)
+    # What an element does to its neighbours is what they do to it.
+    felt = _window_mean(b, b.op("Div", b.op("Mul", direct, x), inside), size)
     through = b.op("Mul", b.op("Mul", x, felt), b.scalar(2 * alpha * beta, x))
     return [b.op("Sub", direct, through)]
 
 
-def _window_mean(b: GraphBuilder, x: str, before: int, after: int) -> str:
-    """Mean over so many channels before and after each, as a pooling along the channels."""
-    rest = b.rank(x) - 2
+def _window_mean(b: GraphBuilder, x: str, size: int) -> str:
+    """Mean over a window of channels around each, zeros beyond them: a pooling."""
+    rest = [0] * (b.rank(x) - 2)
     pooled = b.op(
         "AveragePool",
         b.unsqueeze(x, [1]),
-        kernel_shape=[before + after + 1, *[1] * rest],
-        pads=[before, *[0] * rest, after, *[0] * rest],
+        kernel_shape=[size, *(1 for _ in rest)],
+        pads=[size // 2, *rest] * 2,
         count_include_pad=1,
     )
     return b.squeeze(pooled, [1])

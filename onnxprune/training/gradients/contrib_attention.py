@@ -80,13 +80,13 @@ def _attend(
     y, dy = (split_heads(b, name, count) for name in (node.outputs[0], str(grads[0])))
     query, key, value = (split_heads(b, name, count) for name in parts)
     masked = None if mask is None else _mask_bias(b, node, mask, query)
-    biases = [name for name in (added, masked) if name is not None]
+    bias = b.op("Add", added, masked) if added and masked else added or masked
     heads = Heads(
         query,
         key,
         value,
         head_scale(b, query, node.attribute("scale", 0.0) or None),
-        bias=b.op("Add", *biases) if len(biases) == 2 else (biases or [None])[0],
+        bias=bias,
         causal=bool(node.attribute("unidirectional", 0)),
     )
     *slopes, by_scores = heads.backward(b, y, dy)

@@ -109,9 +109,8 @@ def _root_mean_square(
 
 
 @gradient("SimplifiedLayerNormalization")
-@gradient("SimplifiedLayerNormalization", domain="com.microsoft")
 def simplified_layer_normalization(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
-    """RMSNormalization by the name that onnxruntime has for it, in whichever domain."""
+    """RMSNormalization by the name that onnxruntime has for it, in the standard domain."""
     _refuse_statistics(node, grads[1:])
     b.values.declare(str(grads[0]), node.inputs[0])
     return rms_normalization(b, node, grads)
