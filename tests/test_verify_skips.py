@@ -198,3 +198,26 @@ ONE = np.ones(2, np.float32)
 )
 def test_same_outputs(have: Any, want: Any, same: bool) -> None:
     assert same_outputs(have, want) is same
+
+
+def test_a_large_model_is_compared_with_a_mapped_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "LARGE", 1000)
+    found = checks(mlp((24, 200, 10)), tmp_path)
+    assert {check.outcome for check in found.values()} == {"passed"}
+    assert "graph optimization off" in found["onnxruntime"].detail
+    assert [file.name for file in tmp_path.iterdir()] == ["out.onnx"]
+
+
+def test_no_room_for_the_copy_skips_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(verify, "LARGE", 1000)
+    monkeypatch.setattr(verify, "write_pair", full)
+    found = checks(mlp((24, 200, 10)), tmp_path)
+    assert found["onnxruntime"].outcome == "skipped"
+    assert "No space left" in found["onnxruntime"].detail

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -229,6 +230,48 @@ def test_form(given, expected):
     work = ("AveragePool", "MatMul", "Mul")
     made = [node.op_type for node in builder.graph.node[1:] if node.op_type in work]
     assert made == expected
+
+
+BATCH = "p = Slice(s, zero, two)"
+GATHERED = (
+    "n = Gather(s, zero) c = Gather(s, one0) c1 = Unsqueeze(c, zero) p = Concat<axis=0>(n, c1)"
+)
+CAST = "h = Shape<end=2>(x) i = Cast<to=6>(h) p = Cast<to=7>(i)"
+OTHER = "q = Shape(z) p = Slice(q, zero, two)"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "products"),
+    [
+        (BATCH, "linear", 2),
+        (BATCH, "nearest", 2),
+        (GATHERED, "nearest", 2),
+        (CAST, "nearest", 2),
+        (OTHER, "nearest", 4),
+        (OTHER, "linear", 3),
+        ("p = Slice(s, zero, two, zero, one)", "nearest", 2),
+        ("p = Slice(s, minus, two)", "nearest", 2),
+        ("p = Slice(s, zero, three, zero, two)", "nearest", 4),
+    ],
+)
+def test_sizes_taken_from_the_input(text, mode, products):
+    """Axes whose size the graph takes from the input itself are not resized."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 23]>
+        g (float[N,C,H,W] x, float[N2,C2] z) => (y)
+        <int64[1] zero={{0}}, int64[1] one={{1}}, int64[1] two={{2}}, int64[1] three={{3}},
+         int64[1] minus={{-4}}, int64 one0={{1}}, int64[2] hw={{5,7}}> {{
+          s = Shape(x)
+          {text}
+          sizes = Concat<axis=0>(p, hw)
+          y = Resize<mode="{mode}">(x, , , sizes)
+        }}"""
+    )
+    builder = GraphBuilder(model)
+    before = len(builder.graph.node)
+    pull_back(builder, {"y": "y"}, ["x"])
+    made = [node.op_type for node in builder.graph.node[before:]]
+    assert made.count("MatMul") == products
 
 
 def test_aspect_ratio():

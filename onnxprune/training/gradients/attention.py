@@ -71,7 +71,10 @@ class Heads:
             by_scores = b.op("Mul", by_scores, rest)
         by_query = b.op("Mul", b.op("MatMul", by_scores, key), self.scale)
         by_key = b.op("MatMul", _turned(b, by_scores), scaled)
-        return by_query, self._summed(b, by_key), self._summed(b, by_value), by_bias
+        by_key, by_value = (
+            self._summed(b, *pair) for pair in ((by_key, self.key), (by_value, self.value))
+        )
+        return by_query, by_key, by_value, by_bias
 
     def _bias(self, b: GraphBuilder, scores: str) -> tuple[str | None, str | None]:
         """What to add to the scores, and 0 for the queries that attend to nothing (else 1).
@@ -97,13 +100,13 @@ class Heads:
         heads = np.repeat(np.arange(keys), queries // keys)
         return b.op("Gather", name, b.constant([int(head) for head in heads]), axis=1)
 
-    def _summed(self, b: GraphBuilder, name: str) -> str:
+    def _summed(self, b: GraphBuilder, name: str, like: str) -> str:
         """The gradient of what `_repeated` repeated."""
         if self.groups is None:
             return name
         queries, keys = self.groups
         grouped = b.op("Reshape", name, b.constant([0, keys, queries // keys, -1]))
-        return b.reshape_like(b.reduce_sum(grouped, [2]), self.key)
+        return b.reshape_like(b.reduce_sum(grouped, [2]), like)
 
 
 def _turned(b: GraphBuilder, name: str) -> str:

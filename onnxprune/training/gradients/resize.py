@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import ModelError
 from ..builder import GraphBuilder
+from ..values import Dim
 from .registry import Node, gradient
 from .windows import spatial_of
 
@@ -69,9 +70,54 @@ def _unchanged(b: GraphBuilder, node: Node, index: int, axis: int) -> bool:
     scales = b.constant_value(node.input(2))
     if not _sized(node) and scales is not None:
         return bool(scales[index] == 1)
-    before, after = b.shape(node.inputs[0]), b.shape(node.outputs[0])
-    same = before is not None and after is not None and before[axis] == after[axis]
-    return _sized(node) and same
+    if not _sized(node):
+        return False
+    size = b.shape(node.inputs[0])
+    # onnxruntime interpolates between samples of a batch in no form.
+    batch = axis == 0 and len(size or ()) > 3 and node.attribute("mode", "nearest") != "nearest"
+    return batch or (size is not None and size[axis] == _entry(b, node.inputs[3], index))
+
+
+def _entry(b: GraphBuilder, vector: str, index: int) -> Dim:
+    """An element of a vector of sizes: its value, or which unknown size it is; None: neither.
+
+    Follows the ways in which exporters put together the sizes of other values.
+    """
+    known = b.constant_value(vector)
+    if known is not None:
+        return int(known.reshape(-1)[index])
+    maker = next((node for node in b.graph.node if vector in node.output), None)
+    if maker is None:
+        return None
+    node = Node(maker, "", ())
+    first = node.inputs[0]
+    if node.op_type == "Shape":
+        shape, start = b.shape(first), node.attribute("start", 0)
+        return shape[start:][index] if shape is not None else None
+    if node.op_type in ("Cast", "Identity", "Unsqueeze"):
+        return _entry(b, first, index)
+    if node.op_type == "Concat":
+        return _entry_of_parts(b, node.inputs, index)
+    if node.op_type in ("Gather", "Slice"):
+        chosen, step = b.constant_value(node.inputs[1]), b.constant_value(node.input(4))
+        length = (b.shape(first) or (None,))[0]
+        if chosen is None or not isinstance(length, int) or (step is not None and step != 1):
+            return None
+        places = chosen.reshape(-1)
+        place = places[index] if node.op_type == "Gather" else places[0] % length + index
+        return _entry(b, first, int(place) % length)
+    return None
+
+
+def _entry_of_parts(b: GraphBuilder, parts: Sequence[str], index: int) -> Dim:
+    for part in parts:
+        length = (b.shape(part) or (None,))[0]
+        if not isinstance(length, int):
+            return None
+        if index < length:
+            return _entry(b, part, index)
+        index -= length
+    return None
 
 
 def _matrix(b: GraphBuilder, node: Node, index: int, axis: int, count: int) -> str:
