@@ -144,6 +144,10 @@ def test_what_is_refused():
     refused("cache", Case("MultiHeadAttention", *sides, **domain))
     more = [(1, 2, 4), (4, 12), (12,), None, (2, 1, 2, 3, 2)]
     refused("cache", Case("Attention", *more, **domain))
+    present = Case("Attention", *more[:3], outputs=2, seeded=(1,), **domain)
+    present.check_.reference = lambda x, *_: (x, x)
+    with pytest.raises(ModelError, match="more than its first output"):
+        present.check_.gradients("static")
     unknown = multi_head(*CROSS, bias=(12,))
     with pytest.raises(ModelError, match="last axis of 'x0' has no known size"):
         unknown.check_.gradients("symbolic")

@@ -147,37 +147,38 @@ def test_top_k(shape, data, largest):
     Case("TopK", x, ints(k), outputs=2, axis=axis, largest=largest).check()
 
 
-def slopes(op, x, axes, **attributes):
+def slopes(op, x, axes, shape, **attributes):
     """The gradient of a reduction whose axes are known at run time only, for dy = 1, 2, ..."""
     graph = helper.make_graph(
         [helper.make_node(op, ["x", "axes"], ["y"], **attributes)],
         "g",
         [
-            helper.make_tensor_value_info("x", 1, ["a", "b"]),
+            helper.make_tensor_value_info("x", 1, shape),
             helper.make_tensor_value_info("axes", 7, ["n"]),
             helper.make_tensor_value_info("dy", 1, None),
         ],
-        [helper.make_tensor_value_info("y", 1, None)],
+        [helper.make_tensor_value_info("y", 1, ["p", "q"] if attributes["keepdims"] else None)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     found = pull_back(GraphBuilder(model), {"y": "dy"}, ["x"])
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info(found["x"], 1, None))
-    size = np.sum(x, axis=tuple(axes) or None, keepdims=bool(attributes.get("keepdims", 1)))
+    size = np.sum(x, axis=tuple(axes) or None, keepdims=bool(attributes["keepdims"]))
     dy = np.arange(1, size.size + 1, dtype=F).reshape(size.shape)
     feeds = {"x": x, "axes": axes, "dy": dy}
     read = {name for node in model.graph.node for name in node.input}
     return evaluate(model, {name: feeds[name] for name in read & set(feeds)})[found["x"]]
 
 
+@pytest.mark.parametrize("shape", [(2, 3), ("a", "b"), ("a", 3)])
 @pytest.mark.parametrize("keepdims", [0, 1])
-def test_axes_made_at_run_time(keepdims):
+def test_axes_made_at_run_time(shape, keepdims):
     x = np.array([[1, 2, 3], [4, 5, 6]], F)
-    found = slopes("ReduceMean", x, ints(1), keepdims=keepdims)
+    found = slopes("ReduceMean", x, ints(1), shape=shape, keepdims=keepdims)
     np.testing.assert_allclose(found, [[1 / 3] * 3, [2 / 3] * 3], rtol=1e-6)
-    found = slopes("ReduceMax", x, ints(0), keepdims=keepdims)
+    found = slopes("ReduceMax", x, ints(0), shape=shape, keepdims=keepdims)
     np.testing.assert_allclose(found, [[0, 0, 0], [1, 2, 3]])
-    found = slopes("ReduceMean", x, ints(), keepdims=keepdims)
+    found = slopes("ReduceMean", x, ints(), shape=shape, keepdims=keepdims)
     np.testing.assert_allclose(found, np.full((2, 3), 1 / 6), rtol=1e-6)
 
 

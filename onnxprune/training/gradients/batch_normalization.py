@@ -44,7 +44,7 @@ def _frozen(b: GraphBuilder, node: Node, dy: str, rank: int, axes: Sequence[int]
     by_x = b.op("Mul", dy, channel_column(b, factor, rank))
     by_bias = b.reduce_sum(dy, axes, keepdims=rank == 1)
     centred = b.op("Sub", x, channel_column(b, mean, rank))
-    along = b.reduce_sum(b.op("Mul", dy, centred), axes, keepdims=rank == 1)
+    along = b.reduce_sum(b.op("Mul", dy, centred), axes)
     by_scale = b.op("Mul", along, inverse)
     by_mean = b.op("Neg", b.op("Mul", by_bias, factor))
     bend = b.op("Mul", b.op("Mul", factor, inverse), b.scalar(-0.5, x))

@@ -58,16 +58,14 @@ def _letters(b: GraphBuilder, node: Node) -> tuple[list[str], str]:
     if "..." not in left:
         return terms, output
     unused = "".join(letter for letter in string.ascii_letters if letter not in equation)
-    hidden = [
-        b.rank(x) - len(term) + 3 if "..." in term else 0
+    # An ellipsis is as many axes in every operand that has one.
+    hidden = max(
+        b.rank(x) - len(term) + 3
         for x, term in zip(node.inputs, terms, strict=True)
-    ]
-    spare = unused[: max(hidden)]
-    spelled = [
-        term.replace("...", spare[len(spare) - count :])
-        for term, count in zip(terms, hidden, strict=True)
-    ]
-    return spelled, output.replace("...", spare)
+        if "..." in term
+    )
+    terms = [term.replace("...", unused[:hidden]) for term in terms]
+    return terms, output.replace("...", unused[:hidden])
 
 
 def _uniform(b: GraphBuilder, names: Sequence[str], terms: Sequence[str]) -> bool:
