@@ -74,6 +74,16 @@ def test_a_dry_run_says_what_writing_does(form: Format, external: bool, tmp_path
     assert wet.sizes.file_output == written_bytes(tmp_path / "model.onnx")
 
 
+def test_no_data_file_where_every_tensor_is_sparse(tmp_path: Path) -> None:
+    model = mlp((40, 300))
+    del model.graph.initializer[1]
+    del model.graph.node[0].input[2]
+    source = saved(model, tmp_path / "m.onnx", external=True)
+    report = onnxprune.prune(source).save(tmp_path / "out.onnx")
+    assert report.layers[0].stored_as == "sparse"
+    assert [file.name for file in tmp_path.glob("out*")] == ["out.onnx"]
+
+
 def test_overwriting_with_the_same_gives_the_same_report(tmp_path: Path) -> None:
     source = saved(mlp(SIZES), tmp_path / "m.onnx", external=True)
     result = onnxprune.prune(source)

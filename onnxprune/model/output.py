@@ -67,10 +67,11 @@ def stage_model(
         OutputError: A single file would be 2 GB or more.
     """
     path, old = stage.folder / target.name, _own_data(target, inputs)
-    if not external:
+    places = data_places(model) if external else {}
+    if not places:  # no dense tensor is left for a data file
         size = stage.write(path.name, model_file(model).blocks())
         return StagedModel(stage, path, (path,), size, (path.name,), old)
-    fresh, places = stage.folder / ".data", data_places(model)
+    fresh = stage.folder / ".data"
     data_size = stage.write(fresh.name, data_blocks(model, places))
     same = next((file for file in old if filecmp.cmp(file, fresh, shallow=False)), None)
     name = same.name if same is not None else _free_name(target)
