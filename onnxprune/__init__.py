@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from .api import inspect as inspect
     from .api import prune as prune
     from .errors import DataError as DataError
+    from .errors import Interrupted as Interrupted
     from .errors import ModelError as ModelError
     from .errors import OnnxPruneError as OnnxPruneError
     from .errors import OutputError as OutputError
     from .errors import UsageError as UsageError
+    from .finetune import FineTune as FineTune
     from .passes import PrunePass as PrunePass
     from .report.report import InspectReport as InspectReport
     from .report.report import Report as Report
@@ -32,10 +34,12 @@ _HOMES = {
     "inspect": "api",
     "prune": "api",
     "DataError": "errors",
+    "Interrupted": "errors",
     "ModelError": "errors",
     "OnnxPruneError": "errors",
     "OutputError": "errors",
     "UsageError": "errors",
+    "FineTune": "finetune",
     "PrunePass": "passes",
     "InspectReport": "report.report",
     "Report": "report.report",
@@ -43,7 +47,9 @@ _HOMES = {
 
 __all__ = [
     "DataError",
+    "FineTune",
     "InspectReport",
+    "Interrupted",
     "ModelError",
     "OnnxPruneError",
     "OutputError",

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto
 
 from .config import Format, PruneConfig
-from .errors import OutputError
+from .data.source import Given
+from .errors import OutputError, UsageError
+from .finetune import FineTune
 from .model.carriers import store
 from .model.save import to_proto
 from .model.sources import read, to_graphsurgeon, to_ir, to_program
@@ -25,6 +27,7 @@ from .pipeline import (
     report_unwritten,
     write_pruned,
 )
+from .report.progress import TrainingProgress
 from .report.report import InspectReport, Report
 
 if TYPE_CHECKING:
@@ -103,8 +106,11 @@ def prune(
     format: Format = "sparse",
     check: bool = True,
     allow_nonfinite: bool = False,
-    val: str | os.PathLike[str] | None = None,
+    val: Given | None = None,
+    train: Given | None = None,
+    finetune: FineTune | None = None,
     progress: Progress | None = None,
+    training_progress: TrainingProgress | None = None,
 ) -> Result:
     """Prune a trained model; what was given is never changed.
 
@@ -120,8 +126,15 @@ def prune(
         format: How `Result.save` stores weights: ``sparse``, ``constant``, ``gaps``, ``dense``.
         check: Whether `Result.save` reads back, checks and runs what it wrote.
         allow_nonfinite: Leave layers with NaN or infinity alone instead of refusing the model.
-        val: An .npz with inputs and labels: accuracy before and after goes into the report.
+        val: Samples to measure accuracy on, before and after: an .npz or a folder of .npy files
+            (arrays named after the model's inputs, and ``labels``), ``"module:function"``, a
+            mapping or tuple of arrays, an iterable of batches such as a torch DataLoader, or a
+            function that returns one. Without labels, agreement with the unpruned model counts.
+        train: Samples to retrain on, in the same forms. Without labels, what is left is trained
+            towards the outputs of the unpruned model.
+        finetune: How to retrain; the defaults of `FineTune` where left out.
         progress: Called with what is being done, steps done and steps in all.
+        training_progress: Called with a `TrainingState` after every step.
 
     Returns:
         The pruned model with its report.
@@ -140,8 +153,17 @@ def prune(
         check=check,
         allow_nonfinite=allow_nonfinite,
     )
-    samples = None if val is None else Path(val)
-    pruned = prune_model(read(model), config, val=samples, progress=progress)
+    if finetune is not None and train is None:
+        raise UsageError("finetune says how to retrain: give the samples to retrain on as train")
+    pruned = prune_model(
+        read(model),
+        config,
+        val=val,
+        train=train,
+        finetune=finetune,
+        progress=progress,
+        training_progress=training_progress,
+    )
     return Result(pruned, model)
 
 
@@ -165,8 +187,11 @@ def prune_file(
     *,
     overwrite: bool = False,
     dry_run: bool = False,
-    val: Path | None = None,
+    val: Given | None = None,
+    train: Given | None = None,
+    finetune: FineTune | None = None,
     progress: Progress | None = None,
+    training_progress: TrainingProgress | None = None,
     report: Path | None = None,
 ) -> Report:
     """Prune one file into another, as the command line does.
@@ -177,8 +202,11 @@ def prune_file(
         config: What to prune and how to store it.
         overwrite: Replace an existing output.
         dry_run: Write nothing; the report says what would be written.
-        val: Labelled samples (.npz) to measure accuracy on.
+        val: Samples to measure accuracy on, as for `prune`.
+        train: Samples to retrain on, as for `prune`.
+        finetune: How to retrain.
         progress: Told how far the work is.
+        training_progress: Told how far the training is.
         report: Where the caller will write the report; refused where that would replace a file
             of the model that is read or written.
     """
@@ -188,7 +216,15 @@ def prune_file(
         check_report(report, model.origin.files, target)
     if not dry_run:
         check_target(target, overwrite=overwrite, inputs=model.origin.files)
-    pruned = prune_model(model, config, val=val, progress=progress)
+    pruned = prune_model(
+        model,
+        config,
+        val=val,
+        train=train,
+        finetune=finetune,
+        progress=progress,
+        training_progress=training_progress,
+    )
     if dry_run:
         return report_unwritten(pruned, target.name)
     return write_pruned(pruned, target, overwrite=overwrite, progress=progress)

@@ -1,8 +1,8 @@
 """The command line: arguments in, one call of `onnxprune.api`, a summary and an exit code out.
 
 Nothing heavy is imported before a command runs, so that ``--help`` answers at once. Exit codes: 0
-done, 1 a model, file or check that failed, 2 wrong usage, 70 a bug, 130 interrupted, 141 the reader
-of the output went away.
+done, 1 a model, file or check that failed, 2 wrong usage, 70 a bug, 130 interrupted (a training
+leaves its checkpoint), 141 the reader of the output went away.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Parameter
 
-from .config import Format, OutputConfig, PruneConfig, flag_help, parse_layer_override
+from .config import Format, OutputConfig, PruneConfig, parse_layer_override
+from .finetune import FineTune
+from .flags import CHECKING, OTHER, OUTPUT, SELECTION, TrainingFlags, flag
 from .report.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, explain
 from .report.format import safe
 from .report.helppage import print_panel
 from .report.json import check_json_target, to_json, write_json
+from .report.progress import progress_line, training_progress
 from .report.report import InspectReport, Report, tool_version
-from .report.show import progress_line, show
+from .report.show import show
 
 __all__ = ["build_app", "main"]
 
@@ -39,6 +41,8 @@ Examples
   onnxprune model.onnx --sparsity 0.9 --format gaps
   onnxprune model.onnx --dry-run --json -     the facts as JSON, no model
   onnxprune model.onnx --val val.npz          accuracy before and after
+  onnxprune model.onnx --train train.npz --val val.npz --epochs 10
+  onnxprune model.onnx --train inputs/        retrain without labels
   onnxprune inspect model.onnx                what can be pruned, what not
   onnxprune ./inspect                         a file named like a command
 
@@ -49,29 +53,13 @@ Examples
   onnxprune inspect model.onnx
   onnxprune inspect model.onnx --json -       the facts as JSON"""
 
-SELECTION = Group("What to prune", sort_key=1)
-OUTPUT = Group("What to write", sort_key=2)
-CHECKING = Group("What to check", sort_key=3)
-OTHER = Group("Other", sort_key=4)
+NO_TRAINING = TrainingFlags()
 
 MODEL_HELP = "The ONNX model; its external data is found beside it."
 
-
-#: cyclopts 4, the newest for Python 3.10, cannot name the values of flags in --help.
-HAS_METAVAR = "metavar" in signature(Parameter).parameters
-
-
-def _flag(config: type, field: str, name: str, group: Group, **more: Any) -> Parameter:
-    """Return the flag of one configuration field, with the field's own help."""
-    more = {"negative": "", "show_default": False, "show_choices": False, **more}
-    if not HAS_METAVAR:
-        more.pop("metavar", None)
-    return Parameter(name=name, help=flag_help(config, field), group=group, **more)
-
-
 Model = Annotated[Path, Parameter(name="MODEL", help=MODEL_HELP)]
-Json = Annotated[Path | None, _flag(OutputConfig, "json", "--json", OUTPUT, metavar="FILE")]
-Overwrite = Annotated[bool, _flag(OutputConfig, "overwrite", "--overwrite", OUTPUT)]
+Json = Annotated[Path | None, flag(OutputConfig, "json", "--json", OUTPUT, metavar="FILE")]
+Overwrite = Annotated[bool, flag(OutputConfig, "overwrite", "--overwrite", OUTPUT)]
 
 
 def prune_command(
@@ -80,43 +68,40 @@ def prune_command(
     *,
     quality: Annotated[
         float | None,
-        _flag(PruneConfig, "quality", "--quality", SELECTION, alias="-q", metavar="Q"),
+        flag(PruneConfig, "quality", "--quality", SELECTION, alias="-q", metavar="Q"),
     ] = None,
     sparsity: Annotated[
-        float | None, _flag(PruneConfig, "sparsity", "--sparsity", SELECTION, metavar="S")
+        float | None, flag(PruneConfig, "sparsity", "--sparsity", SELECTION, metavar="S")
     ] = None,
-    per_layer: Annotated[bool, _flag(PruneConfig, "per_layer", "--per-layer", SELECTION)] = False,
+    per_layer: Annotated[bool, flag(PruneConfig, "per_layer", "--per-layer", SELECTION)] = False,
     layer: Annotated[
-        list[str] | None, _flag(PruneConfig, "layers", "--layer", SELECTION, metavar="GLOB=Q")
+        list[str] | None, flag(PruneConfig, "layers", "--layer", SELECTION, metavar="GLOB=Q")
     ] = None,
     exclude: Annotated[
-        list[str] | None, _flag(PruneConfig, "exclude", "--exclude", SELECTION, metavar="GLOB")
+        list[str] | None, flag(PruneConfig, "exclude", "--exclude", SELECTION, metavar="GLOB")
     ] = None,
-    embeddings: Annotated[
-        bool, _flag(PruneConfig, "embeddings", "--embeddings", SELECTION)
-    ] = False,
+    embeddings: Annotated[bool, flag(PruneConfig, "embeddings", "--embeddings", SELECTION)] = False,
     allow_nonfinite: Annotated[
-        bool, _flag(PruneConfig, "allow_nonfinite", "--allow-nonfinite", SELECTION)
+        bool, flag(PruneConfig, "allow_nonfinite", "--allow-nonfinite", SELECTION)
     ] = False,
     output: Annotated[
         Path | None,
-        _flag(OutputConfig, "output", "--output", OUTPUT, alias="-o", metavar="FILE"),
+        flag(OutputConfig, "output", "--output", OUTPUT, alias="-o", metavar="FILE"),
     ] = None,
     storage: Annotated[
-        Format, _flag(PruneConfig, "format", "--format", OUTPUT, metavar="FORM")
+        Format, flag(PruneConfig, "format", "--format", OUTPUT, metavar="FORM")
     ] = "sparse",
     overwrite: Overwrite = False,
-    dry_run: Annotated[bool, _flag(OutputConfig, "dry_run", "--dry-run", OUTPUT)] = False,
+    dry_run: Annotated[bool, flag(OutputConfig, "dry_run", "--dry-run", OUTPUT)] = False,
     json: Json = None,
-    quiet: Annotated[bool, _flag(OutputConfig, "quiet", "--quiet", OUTPUT)] = False,
-    val: Annotated[
-        Path | None, _flag(OutputConfig, "val", "--val", CHECKING, metavar="FILE.npz")
-    ] = None,
+    quiet: Annotated[bool, flag(OutputConfig, "quiet", "--quiet", OUTPUT)] = False,
+    val: Annotated[str | None, flag(OutputConfig, "val", "--val", CHECKING, metavar="DATA")] = None,
     check: Annotated[
-        bool, _flag(PruneConfig, "check", "--check", CHECKING, negative="--no-check")
+        bool, flag(PruneConfig, "check", "--check", CHECKING, negative="--no-check")
     ] = True,
+    training: Annotated[TrainingFlags, Parameter(name="*")] = NO_TRAINING,
 ) -> int:
-    """Prune a model, write it, and print what became of it."""
+    """Prune a model, retrain it where asked to, write it, and print what became of it."""
     config = PruneConfig(
         quality=quality,
         sparsity=sparsity,
@@ -128,8 +113,8 @@ def prune_command(
         check=check,
         allow_nonfinite=allow_nonfinite,
     )
-    places = OutputConfig(output, overwrite, dry_run, json, quiet, val)
-    return _prune(model, config, places)
+    places = OutputConfig(output, overwrite, dry_run, json, quiet, val, training.train)
+    return _prune(model, config, places, training.finetune(val))
 
 
 def inspect_command(
@@ -160,11 +145,13 @@ def inspect_command(
     return 0
 
 
-def _prune(model: Path, config: PruneConfig, places: OutputConfig) -> int:
+def _prune(
+    model: Path, config: PruneConfig, places: OutputConfig, finetune: FineTune | None
+) -> int:
     from . import api
 
     _check_places(places, model)
-    with progress_line(quiet=places.quiet) as progress:
+    with training_progress(quiet=places.quiet) as progress:
         report: Report = api.prune_file(
             model,
             places.output,
@@ -172,7 +159,10 @@ def _prune(model: Path, config: PruneConfig, places: OutputConfig) -> int:
             overwrite=places.overwrite,
             dry_run=places.dry_run,
             val=places.val,
-            progress=progress,
+            train=places.train,
+            finetune=finetune,
+            progress=progress.stage,
+            training_progress=progress.training,
             report=places.json_file,
         )
     _deliver(report, places)
@@ -220,8 +210,8 @@ def build_app() -> App:
         group=OTHER,
         help="Install completion for bash, zsh, fish or PowerShell, and load it at shell start.",
     )
-    for flag in ("--help", "--version"):
-        app[flag].group = OTHER
+    for name in ("--help", "--version"):
+        app[name].group = OTHER
     return app
 
 

@@ -1,87 +1,66 @@
-"""What to prune and where to write it: validated once, shared by the command line and Python.
-
-One field is one flag is one docstring: a field's ``help`` metadata is what ``onnxprune --help``
-prints for its flag and what the class's own docstring says about it.
-"""
+"""What to prune and where to write it: validated once, shared by the command line and Python."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal
 
 from .errors import UsageError
+from .options import choice, documented, glob, items, number, option
 
 __all__ = [
     "DEFAULT_QUALITY",
     "Format",
     "OutputConfig",
     "PruneConfig",
-    "flag_help",
     "parse_layer_override",
 ]
 
 Format = Literal["sparse", "constant", "gaps", "dense"]
 DEFAULT_QUALITY = 1.0
 
-_Config = TypeVar("_Config")
 
-
-def _option(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
-
-
-def flag_help(config: type, name: str) -> str:
-    """Return the docstring of one field of a configuration class."""
-    return next(str(entry.metadata["help"]) for entry in fields(config) if entry.name == name)
-
-
-def _documented(config: type[_Config]) -> type[_Config]:
-    """Append what each field's help says to the class's docstring."""
-    lines = [f"    {entry.name}: {entry.metadata['help']}" for entry in fields(config)]  # type: ignore[arg-type]
-    config.__doc__ = "\n".join([config.__doc__ or "", "", "Attributes:", *lines])
-    return config
-
-
-@_documented
+@documented
 @dataclass(frozen=True)
 class PruneConfig:
     """What to prune and how to store it; raises UsageError for a value that makes no sense."""
 
-    quality: float | None = _option(
+    quality: float | None = option(
         None,
         "Remove the weights smaller in magnitude than Q x the standard deviation of their layer."
         f" The default is {DEFAULT_QUALITY}; 0 removes nothing.",
     )
-    sparsity: float | None = _option(
+    sparsity: float | None = option(
         None,
         "Instead of a quality: remove the smallest weights of all layers together until this share,"
         " from 0 up to but not including 1, of them is zero.",
     )
-    per_layer: bool = _option(False, "Let every layer meet the sparsity on its own.")
-    layers: tuple[tuple[str, float | None], ...] = _option(
+    per_layer: bool = option(False, "Let every layer meet the sparsity on its own.")
+    layers: tuple[tuple[str, float | None], ...] = option(
         (),
         "Use quality Q for the layers whose weight or node name matches GLOB, or leave them alone"
         " where Q is 'off'. Repeatable; the last match counts.",
     )
-    exclude: tuple[str, ...] = _option(
+    exclude: tuple[str, ...] = option(
         (), "Leave alone the layers whose weight or node name matches GLOB. Repeatable."
     )
-    embeddings: bool = _option(False, "Prune embedding tables (2-D tables read by Gather) too.")
-    format: Format = _option(
+    embeddings: bool = option(False, "Prune embedding tables (2-D tables read by Gather) too.")
+    format: Format = option(
         "sparse",
         "How to store pruned weights where that saves bytes: sparse (the default, for onnxruntime),"
         " constant (for onnxruntime and OpenVINO), gaps (for every runtime, the smallest), or dense"
         " (plain tensors).",
     )
-    check: bool = _option(
+    check: bool = option(
         True,
         "Run the written model in onnxruntime on random inputs and compare its outputs (the"
         " default). It is read back, and passes the ONNX checker, in any case.",
     )
-    allow_nonfinite: bool = _option(
+    allow_nonfinite: bool = option(
         False, "Leave alone layers that hold NaN or infinity, where they are an error otherwise."
     )
 
@@ -101,46 +80,49 @@ class PruneConfig:
             settle(self, "quality", _quality(self.quality, "quality"))
         else:
             settle(self, "sparsity", _sparsity(self.sparsity))
-        settle(self, "layers", tuple(_override(item) for item in _items(self.layers, "layers")))
-        settle(self, "exclude", tuple(_glob(item) for item in _items(self.exclude, "exclude")))
-        if self.format not in get_args(Format):
-            raise UsageError(
-                f"format {self.format!r} is unknown: choose one of {', '.join(get_args(Format))}"
-            )
+        settle(self, "layers", tuple(_override(item) for item in items(self.layers, "layers")))
+        settle(self, "exclude", tuple(glob(item) for item in items(self.exclude, "exclude")))
+        choice(self.format, "format", Format)
 
 
-@_documented
+@documented
 @dataclass(frozen=True)
 class OutputConfig:
     """Where results go and what is said on the way; raises UsageError for paths that collide."""
 
-    output: Path | None = _option(
+    output: Path | None = option(
         None, "Write the pruned model here. The default is model.pruned.onnx beside the input."
     )
-    overwrite: bool = _option(
+    overwrite: bool = option(
         False, "Replace an output file or --json file that exists; without it, that is an error."
     )
-    dry_run: bool = _option(
+    dry_run: bool = option(
         False, "Print the summary and write no model; a --json report is still written."
     )
-    json: Path | None = _option(
+    json: Path | None = option(
         None, "Write the same facts as JSON; '-' prints them instead of the summary."
     )
-    quiet: bool = _option(False, "Print nothing but errors (and the JSON of '--json -').")
-    val: Path | None = _option(
+    quiet: bool = option(False, "Print nothing but errors (and the JSON of '--json -').")
+    val: str | None = option(
         None,
-        "Measure accuracy before and after on the samples and labels of this .npz file.",
+        "Measure accuracy before and after on these samples and labels: a .npz file, a folder of"
+        " .npy files, or module:function. Without labels, it is agreement with the unpruned model.",
+    )
+    train: str | None = option(
+        None,
+        "Retrain the weights that are left on these samples, and labels if there are any: a .npz"
+        " file, a folder of .npy files, or module:function, which gives batches.",
     )
 
     def __post_init__(self) -> None:
-        """Refuse one path in two roles."""
-        if self.json is None or self.prints_json:
-            return
-        for role, other in (("output", self.output), ("val", self.val)):
-            if other is not None and _same_path(self.json, other):
+        """Refuse one path in two roles; data may be the same in both of its own."""
+        written = [("the JSON report", self.json_file), ("the output", self.output)]
+        read = [("val", self.val), ("train", self.train)]
+        pairs = [*combinations(written, 2), *((one, other) for other in read for one in written)]
+        for (what, path), (role, other) in pairs:
+            if path is not None and other is not None and _same_path(path, Path(other)):
                 raise UsageError(
-                    f"the JSON report and {role} are both {str(other)!r}: give the report"
-                    " another name"
+                    f"{what} and {role} are both {str(other)!r}: give {what} another name"
                 )
 
     @property
@@ -156,14 +138,14 @@ class OutputConfig:
 
 def parse_layer_override(text: str) -> tuple[str, float | None]:
     """Split ``GLOB=Q`` at its last ``=``; a Q of ``off`` gives None. Raises UsageError."""
-    glob, separator, value = text.rpartition("=")
-    if not separator or not glob or not value:
+    name, separator, value = text.rpartition("=")
+    if not separator or not name or not value:
         raise UsageError(
             f"layer override {text!r} is not of the form GLOB=Q: write for example 'conv*=0.5',"
             " or 'conv*=off' to leave those layers alone"
         )
     if value.strip().lower() == "off":
-        return glob, None
+        return name, None
     try:
         quality = float(value)
     except ValueError:
@@ -171,36 +153,19 @@ def parse_layer_override(text: str) -> tuple[str, float | None]:
             f"layer override {text!r} has no quality after its last '=': give a number of at least"
             " 0, or 'off'"
         ) from None
-    return glob, _quality(quality, f"quality of layer override {text!r}")
+    return name, _quality(quality, f"quality of layer override {text!r}")
 
 
 def _quality(value: float | None, what: str) -> float:
     if value is None:
         return DEFAULT_QUALITY
-    return _number(value, what, "a finite number of at least 0, such as 1.0", below=math.inf)
+    wanted = "a finite number of at least 0, such as 1.0"
+    return number(value, what, wanted, lambda quality: 0 <= quality < math.inf)
 
 
 def _sparsity(value: float) -> float:
-    return _number(value, "sparsity", "a share from 0 up to but not including 1", below=1.0)
-
-
-def _number(value: object, what: str, wanted: str, *, below: float) -> float:
-    """Return `value` as a float in [0, below); numpy scalars pass, text and bools do not."""
-    try:
-        number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not 0 <= number < below:  # NaN fails this too
-        shown = repr(value) if isinstance(value, str) else str(value)
-        raise UsageError(f"{what} is {shown}: give {wanted}")
-    return number + 0.0  # -0.0 becomes 0.0
-
-
-def _items(value: Iterable[Any], what: str) -> tuple[Any, ...]:
-    """Return the items of a sequence; a lone string would fall apart into letters."""
-    if isinstance(value, (str, bytes)):
-        raise UsageError(f"{what} is the single text {value!r}: give a sequence, even of one")
-    return tuple(value)
+    wanted = "a share from 0 up to but not including 1"
+    return number(value, "sparsity", wanted, lambda share: 0 <= share < 1)
 
 
 def _override(item: Any) -> tuple[str, float | None]:
@@ -208,16 +173,10 @@ def _override(item: Any) -> tuple[str, float | None]:
         raise UsageError(
             f"layers has the item {item!r}: give pairs of a glob and a quality or None"
         )
-    glob, quality = pair
+    name, quality = pair
     if quality is None:
-        return _glob(glob), None
-    return _glob(glob), _quality(quality, f"quality of layer override {glob!r}")
-
-
-def _glob(item: Any) -> str:
-    if not isinstance(item, str) or not item:
-        raise UsageError(f"{item!r} is no glob: give a name or a pattern such as 'conv*'")
-    return item
+        return glob(name), None
+    return glob(name), _quality(quality, f"quality of layer override {name!r}")
 
 
 def _same_path(one: Path, other: Path) -> bool:

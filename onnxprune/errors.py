@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError", "ModelError", "OnnxPruneError", "OutputError", "UsageError"]
+__all__ = [
+    "DataError",
+    "Interrupted",
+    "ModelError",
+    "OnnxPruneError",
+    "OutputError",
+    "UsageError",
+]
 
 
 class OnnxPruneError(Exception):
@@ -27,3 +34,12 @@ class OutputError(OnnxPruneError):
 
 class DataError(OnnxPruneError):
     """Input samples or labels that do not fit the model."""
+
+
+class Interrupted(OnnxPruneError):
+    """Training that was stopped from outside after its state was saved.
+
+    The message says where the checkpoint is and how to go on from it.
+    """
+
+    exit_code = 130

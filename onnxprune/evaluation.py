@@ -1,97 +1,229 @@
-"""Accuracy of a model on labelled samples, measured in onnxruntime."""
+"""How good a model is on samples, measured in onnxruntime."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from .data.samples import InputSpec, Samples, read_samples
+from .data.labels import LABELS, check_labels
+from .data.source import BatchSource, Given, open_source
+from .data.specs import InputSpec, session_specs
 from .errors import DataError
+from .metrics import Metric, agreement_metric, choose_metric, ends_in_sigmoid
 from .model.model import Model
 from .model.save import INLINE_LIMIT, serialised, write_pair
-from .runtime import ELEMENTS, open_session, run
+from .runtime import open_session, run
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["AccuracyMeter", "top1"]
+__all__ = [
+    "Measured",
+    "Meter",
+    "Predict",
+    "agreement",
+    "evaluate",
+    "evaluate_session",
+]
 
 BATCH = 64
 
+#: From a batch by input name to the first output [N, ...].
+Predict = Callable[[dict[str, np.ndarray]], np.ndarray]
 
-class AccuracyMeter:
-    """Top-1 accuracy of several versions of one model on the same samples.
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric, its value, and the number of samples it was measured on."""
+
+    metric: Metric
+    value: float
+    samples: int
+
+
+class Meter:
+    """One metric of several versions of a model on the same samples.
 
     Args:
-        path: The .npz file with inputs and labels; read once, when the first model is measured.
+        given: Samples as `open_source` takes them; opened when the first model is measured.
+        reference: The unpruned model, with which models must agree where samples have no labels.
+            Without it, samples must have labels.
     """
 
-    metric = "top-1 accuracy"
+    def __init__(self, given: Given, *, reference: Model | None = None) -> None:
+        self._given = given
+        self._reference = reference
+        self._source: BatchSource | None = None
+        self._sigmoid = reference is not None and ends_in_sigmoid(reference.proto)
+        self._measured: Measured | None = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._samples: Samples | None = None
+    @property
+    def metric(self) -> str:
+        """Name of the metric; before the first measurement only "accuracy"."""
+        return "accuracy" if self._measured is None else self._measured.metric.name
+
+    @property
+    def better(self) -> Literal["higher", "lower"]:
+        """Which values are better."""
+        return "higher" if self._measured is None else self._measured.metric.better
+
+    @property
+    def share(self) -> bool:
+        """Whether values lie from 0 to 1 and are shown as percentages."""
+        return self._measured is None or self._measured.metric.share
 
     @property
     def samples(self) -> int:
         """Number of samples measured on; 0 before the first measurement."""
-        return 0 if self._samples is None else len(self._samples)
+        return 0 if self._measured is None else self._measured.samples
+
+    @property
+    def description(self) -> str:
+        """What the samples are; empty before the first measurement."""
+        return "" if self._source is None else self._source.description
 
     def __call__(self, model: Model) -> float:
-        """Share of samples whose best class is the label; raises DataError or CannotRun."""
+        """The metric's value; raises DataError or CannotRun."""
+        self._sigmoid = ends_in_sigmoid(model.proto)
         with _session(model) as session:
-            if self._samples is None:
-                self._samples = read_samples(self.path, _specs(session))
-            return top1(session, self._samples)
+            return self.measure(session)
 
+    def measure(self, session: onnxruntime.InferenceSession) -> float:
+        """The metric's value for an open session of a model; raises DataError or CannotRun."""
+        if self._source is None:
+            labelled = True if self._reference is None else None
+            self._source = open_source(self._given, session_specs(session), labelled=labelled)
+        if self._reference is None or self._source.labels is not None:
+            self._measured = self._evaluated(session, None)
+        else:
+            with _session(self._reference) as reference:
+                self._measured = self._evaluated(session, predictor(reference))
+        return self._measured.value
 
-def top1(session: onnxruntime.InferenceSession, samples: Samples) -> float:
-    """Share of samples whose highest score in the first output is at the label.
-
-    An integer first output of one value per sample is taken as the class itself.
-    """
-    right = 0
-    size = min((spec.fixed_batch or BATCH for spec in _specs(session)), default=BATCH)
-    for feeds, labels in samples.batches(size):
-        short = size - len(labels)
-        if short and any(spec.fixed_batch for spec in _specs(session)):
-            feeds = {name: np.concatenate([x, x[:1].repeat(short, 0)]) for name, x in feeds.items()}
-        classes = _classes(run(session, feeds)[0])[: len(labels)]
-        if classes.shape != labels.shape:
-            raise DataError(
-                f"the model's first output has {classes.shape[0]} rows for {len(labels)} samples; "
-                "--val measures models that classify each sample"
-            )
-        right += int((classes == labels).sum())
-    return right / len(samples)
-
-
-def _classes(output: object) -> np.ndarray:
-    """Class of each sample from the first output: scores [N, C, 1...], or classes [N]."""
-    scores = np.asarray(output)
-    if scores.dtype.kind in "iu" and scores.size == len(scores):
-        return scores.reshape(-1)
-    if scores.dtype.kind != "f" or scores.ndim < 2 or scores.size != len(scores) * scores.shape[1]:
-        raise DataError(
-            f"the model's first output is {scores.dtype} of shape {scores.shape}; --val measures "
-            "models whose first output is a row of class scores"
+    def _evaluated(
+        self, session: onnxruntime.InferenceSession, reference: Predict | None
+    ) -> Measured:
+        assert self._source is not None
+        return evaluate(
+            predictor(session),
+            session_specs(session),
+            self._source,
+            sigmoid=self._sigmoid,
+            reference=reference,
         )
-    return np.asarray(scores.reshape(len(scores), -1).argmax(axis=1))
 
 
-def _specs(session: onnxruntime.InferenceSession) -> list[InputSpec]:
-    specs = []
-    for value in session.get_inputs():
-        if value.type not in ELEMENTS:
-            raise DataError(f"--val cannot feed input '{value.name}' of type {value.type}")
-        shape = tuple(size if isinstance(size, int) else None for size in value.shape)
-        specs.append(InputSpec(value.name, np.dtype(ELEMENTS[value.type]), shape))
-    return specs
+def evaluate_session(
+    session: onnxruntime.InferenceSession, source: BatchSource, *, sigmoid: bool = False
+) -> float:
+    """The metric of an open session on labelled samples; arguments and errors of `evaluate`."""
+    return evaluate(predictor(session), session_specs(session), source, sigmoid=sigmoid).value
+
+
+def agreement(
+    reference: onnxruntime.InferenceSession,
+    session: onnxruntime.InferenceSession,
+    source: BatchSource,
+    *,
+    sigmoid: bool = False,
+) -> float:
+    """How near a session is to a reference on the same samples; see `agreement_metric`."""
+    predict, inputs = predictor(session), session_specs(session)
+    other = predictor(reference)
+    return evaluate(predict, inputs, source, sigmoid=sigmoid, reference=other).value
+
+
+def predictor(session: onnxruntime.InferenceSession) -> Predict:
+    """A session as a function."""
+    return lambda feeds: np.asarray(run(session, feeds)[0])
+
+
+def evaluate(
+    predict: Predict,
+    inputs: Sequence[InputSpec],
+    source: BatchSource,
+    *,
+    sigmoid: bool = False,
+    reference: Predict | None = None,
+) -> Measured:
+    """Measure a model on one epoch of samples, in order.
+
+    Args:
+        predict: The model.
+        inputs: What it wants; where a first axis has a fixed size, batches are cut to it and the
+            last is filled up. Floats of another width are converted.
+        source: The samples.
+        sigmoid: Whether the first output ends in a Sigmoid.
+        reference: The model to agree with; None to measure by the labels.
+
+    Raises:
+        DataError: Labels or samples do not fit the model.
+        CannotRun: onnxruntime fails.
+    """
+    fixed = min((size for spec in inputs if (size := spec.fixed_batch)), default=None)
+    metric: Metric | None = None
+    total, entries, samples = 0.0, 0, 0
+    for batch in source.epoch(0, _batch_size(fixed), seed=None):
+        feeds = {spec.name: _cast(batch[spec.name], spec.dtype) for spec in inputs}
+        output = _output(predict, feeds, fixed)
+        if reference is not None:
+            target = _output(reference, feeds, fixed)
+            metric = metric or agreement_metric(target, sigmoid=sigmoid)
+        elif LABELS in batch:
+            target = batch[LABELS]
+            metric = metric or choose_metric(target, output, sigmoid=sigmoid, place=source.name)
+        else:
+            raise DataError(f"{source.name} has no labels; add the right answers")
+        if metric.classes is not None:
+            check_labels(target, metric.classes, place=source.name, first=samples)
+        values = metric.values(output, target)
+        total += float(values.sum())
+        entries += values.size
+        samples += len(output)
+    if metric is None:
+        raise DataError(f"{source.name} holds no samples; give at least one")
+    return Measured(metric, total / entries, samples)
+
+
+def _batch_size(fixed: int | None) -> int:
+    """Samples to ask for at a time: whole parts of the size that the model insists on."""
+    return BATCH if fixed is None else fixed * max(1, BATCH // fixed)
+
+
+def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Floats in the width that the session takes: data of a float16 model may feed its copy."""
+    return array.astype(dtype, copy=False) if dtype.kind == "f" else array
+
+
+def _output(predict: Predict, feeds: dict[str, np.ndarray], fixed: int | None) -> np.ndarray:
+    """What a model gives for a batch, fed in parts of the size that it insists on."""
+    count = len(next(iter(feeds.values())))
+    if fixed is None or fixed == count:
+        return _checked(predict(feeds), count)
+    parts = []
+    for start in range(0, count, fixed):
+        part = {name: array[start : start + fixed] for name, array in feeds.items()}
+        if (short := start + fixed - count) > 0:
+            part = {name: np.concatenate([x, x[:1].repeat(short, 0)]) for name, x in part.items()}
+        parts.append(_checked(predict(part), fixed))
+    return np.concatenate(parts)[:count]
+
+
+def _checked(output: np.ndarray, count: int) -> np.ndarray:
+    """The output, if it has an entry for each sample."""
+    length = len(output) if output.ndim else 0
+    if length != count:
+        raise DataError(
+            f"the model's first output has {length} rows for {count} samples; it must have one "
+            "for each sample to be measured"
+        )
+    return output
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""The whole chain: layers are found, a plan is made and applied, dropout ratios follow, the result
-is stored, checked and reported. Both doors, the command and the Python API, go through here."""
+"""The whole chain: layers are found, a plan is made and applied, dropout ratios follow, the accuracy
+is won back, the result is stored, checked and reported. Both doors, the command and the Python API,
+go through here."""
 
 from __future__ import annotations
 
@@ -11,9 +12,12 @@ from pathlib import Path
 
 from . import verify
 from .config import PruneConfig
+from .data.source import Given, open_source
+from .data.specs import input_specs
 from .errors import ModelError
-from .evaluation import AccuracyMeter
-from .graph.dropout import DropoutSite, find_dropouts, rewrite_dropouts, rewritten_ratio
+from .evaluation import Meter
+from .finetune import FineTune
+from .graph.dropout import DropoutSite, find_dropouts
 from .graph.layer import LayerScan
 from .graph.layers import find_layers
 from .model.budget import store_within_limit
@@ -25,9 +29,12 @@ from .model.output import stage_model, unwritten
 from .model.save import serialised
 from .model.staging import check_target, staging
 from .pruning.mask import kept_curve
-from .pruning.plan import LayerPlan, apply_plan, make_plan
+from .pruning.once import prune_once
+from .pruning.plan import LayerPlan, make_plan
 from .pruning.threshold import quality_threshold
+from .report.progress import TrainingProgress
 from .report.report import Accuracy, CheckResult, InspectReport, Report
+from .report.training import Training
 from .reporting import Writing, inspection, summary
 
 __all__ = [
@@ -58,53 +65,116 @@ class Pruned:
     dropouts: tuple[tuple[DropoutSite, float], ...]
     accuracy: Accuracy | None
     seconds: float
+    training: Training | None = None
 
 
 def prune_model(
     source: Model,
     config: PruneConfig,
     *,
-    val: Path | None = None,
+    val: Given | None = None,
+    train: Given | None = None,
+    finetune: FineTune | None = None,
     progress: Progress | None = None,
+    training_progress: TrainingProgress | None = None,
 ) -> Pruned:
     """Prune every layer that the configuration asks for; `source` stays as it is.
 
     Args:
         source: The trained model.
         config: What to prune and how.
-        val: Labelled samples (.npz) on which accuracy is measured before and after.
+        val: Samples on which the metric is measured, as `onnxprune.data.source.open_source` takes
+            them. Without labels, agreement with the unpruned model is measured.
+        train: Samples to retrain on.
+        finetune: How to retrain; the defaults where left out.
         progress: Told how far the work is.
+        training_progress: Told how far the training is.
 
     Raises:
-        ModelError: Nothing is prunable, or a weight is NaN or infinite.
-        UsageError: A glob matches no layer.
+        ModelError: Nothing is prunable, a weight is NaN or infinite, or the model cannot be
+            trained.
+        UsageError: A glob matches no layer, or a setting of the training makes no sense here.
         DataError: The samples do not fit the model.
+        Interrupted: The training was interrupted.
     """
     started = time.perf_counter()
-    meter = AccuracyMeter(val) if val is not None else None
+    meter = Meter(val, reference=source) if val is not None else None
     before = meter(source) if meter is not None else None
     scan = find_layers(source, embeddings=config.embeddings)
     if not scan.layers and config.quality != 0:
         raise _nothing_prunable(scan)
-    plans = make_plan(
-        source,
-        scan,
-        quality=config.quality,
-        sparsity=config.sparsity,
-        per_layer=config.per_layer,
-        overrides=config.layers,
-        exclude=config.exclude,
-        allow_nonfinite=config.allow_nonfinite,
-        progress=progress,
-    )
-    dropouts = _new_ratios(find_dropouts(source, scan.layers), plans)
-    changed = {site: after for site, after in dropouts if after != site.ratio}
-    model = rewrite_dropouts(apply_plan(source, plans), changed)
+    if train is not None:
+        done = _retrained(source, scan, config, finetune, train, meter, progress, training_progress)
+    else:
+        done = _pruned(source, scan, config, meter, progress)
     accuracy = None
     if meter is not None and before is not None:
-        accuracy = Accuracy(meter.metric, before, meter(model), meter.samples)
+        assert done.trained is not None  # it was measured on the same samples
+        accuracy = Accuracy(
+            meter.metric,
+            before,
+            done.trained,
+            meter.samples,
+            share=meter.share,
+            better=meter.better,
+            pruned=done.pruned,
+        )
     seconds = time.perf_counter() - started
-    return Pruned(source, model, config, scan, plans, dropouts, accuracy, seconds)
+    return Pruned(
+        source, done.model, config, scan, done.plans, done.dropouts, accuracy, seconds, done.training
+    )
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A pruned model, retrained or not; metrics are None without validation data."""
+
+    model: Model
+    plans: tuple[LayerPlan, ...]
+    dropouts: tuple[tuple[DropoutSite, float], ...]
+    pruned: float | None
+    trained: float | None
+    training: Training | None
+
+
+def _pruned(
+    source: Model,
+    scan: LayerScan,
+    config: PruneConfig,
+    meter: Meter | None,
+    progress: Progress | None,
+) -> _Done:
+    once = prune_once(source, scan, config, progress=progress)
+    metric = meter(once.model) if meter is not None else None
+    return _Done(once.model, once.plans, once.dropouts, None, metric, None)
+
+
+def _retrained(
+    source: Model,
+    scan: LayerScan,
+    config: PruneConfig,
+    finetune: FineTune | None,
+    train: Given,
+    meter: Meter | None,
+    progress: Progress | None,
+    training_progress: TrainingProgress | None,
+) -> _Done:
+    from .retraining import retrain
+
+    settings = finetune or FineTune()
+    settings.check_validation(meter)
+    data = open_source(train, input_specs(source.proto))
+    done = retrain(
+        source,
+        scan,
+        config,
+        settings,
+        data,
+        meter=meter,
+        progress=progress,
+        training_progress=training_progress,
+    )
+    return _Done(done.model, done.plans, done.dropouts, done.pruned, done.trained, done.training)
 
 
 def _nothing_prunable(scan: LayerScan) -> ModelError:
@@ -117,21 +187,6 @@ def _nothing_prunable(scan: LayerScan) -> ModelError:
     more = len(scan.unprunable) - 3
     rest = f"; and {more} more (see onnxprune inspect)" if more > 0 else ""
     return ModelError(f"nothing to prune: {reasons}{rest}")
-
-
-def _new_ratios(
-    sites: tuple[DropoutSite, ...], plans: tuple[LayerPlan, ...]
-) -> tuple[tuple[DropoutSite, float], ...]:
-    """Each Dropout with its new ratio, from the connections of the layers that feed it."""
-    counts = {plan.layer.address: (plan.statistics.alive, plan.kept) for plan in plans}
-
-    def after(site: DropoutSite) -> float:
-        pairs = [counts[address] for address in site.feeding if address in counts]
-        if site.reason is not None or not pairs:
-            return site.ratio
-        return rewritten_ratio(site.ratio, sum(p[0] for p in pairs), sum(p[1] for p in pairs))
-
-    return tuple((site, after(site)) for site in sites)
 
 
 def inspect_model(

@@ -75,6 +75,7 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         ),
         seconds=pruned.seconds + writing.seconds,
         accuracy=pruned.accuracy,
+        training=pruned.training,
         checks=writing.checks,
         warnings=_warnings(pruned),
         notes=writing.stored.notes,

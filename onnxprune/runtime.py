@@ -14,7 +14,15 @@ from .errors import OnnxPruneError
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["CannotRun", "Feeds", "open_session", "random_feeds", "run"]
+__all__ = [
+    "CannotRun",
+    "Feeds",
+    "cause",
+    "open_session",
+    "random_feeds",
+    "run",
+    "training_session",
+]
 
 Feeds = Mapping[str, Any]
 
@@ -62,6 +70,8 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    # Its threads must not keep busy while another session, such as that of a training, runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if light:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -69,7 +79,32 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many unrelated types
-        raise CannotRun(f"onnxruntime does not load it: {_cause(error)}") from error
+        raise CannotRun(f"onnxruntime does not load it: {cause(error)}") from error
+
+
+def training_session(model: bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
+    """A session for training steps.
+
+    Denormal numbers count as zero: moments of weights whose gradients vanish become denormal, and
+    arithmetic with those is many times slower.
+
+    Args:
+        model: A graph whose weights are inputs.
+        threads: Threads of a run; 0 for all cores.
+
+    Raises:
+        CannotRun: onnxruntime does not accept the graph.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many unrelated types
+        raise CannotRun(f"onnxruntime does not load a training graph: {cause(error)}") from error
 
 
 def run(session: onnxruntime.InferenceSession, feeds: Feeds) -> list[Any]:
@@ -77,7 +112,7 @@ def run(session: onnxruntime.InferenceSession, feeds: Feeds) -> list[Any]:
     try:
         return list(session.run(None, dict(feeds)))
     except Exception as error:  # onnxruntime raises many unrelated types
-        raise CannotRun(f"onnxruntime does not run it: {_cause(error)}") from error
+        raise CannotRun(f"onnxruntime does not run it: {cause(error)}") from error
 
 
 def random_feeds(session: onnxruntime.InferenceSession, seed: int = 0) -> Iterator[Feeds]:
@@ -131,7 +166,7 @@ def _sample(random: np.random.Generator, kind: str, shape: tuple[int, ...]) -> n
 WRAPPING = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^\S*\.(?:cc|h):\d+ \S.*?\) (?=\S)")
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
     """The innermost cause that an onnxruntime message tells, on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     inner = text.rsplit("Status Message: ", 1)[-1]

@@ -217,7 +217,6 @@ VAL: dict[str, bytes | None] = {
     "text": b"inputs and labels",
     "half an array": b"\x93NUMPY\x01\x00",
     "objects": npz(x=np.array([{}], object), labels=LABELS),
-    "no labels": npz(x=INPUTS),
     "no inputs": npz(labels=LABELS),
     "fewer labels": npz(x=INPUTS, labels=LABELS[1:]),
     "no samples": npz(x=INPUTS[:0], labels=LABELS[:0]),
@@ -228,6 +227,10 @@ VAL: dict[str, bytes | None] = {
     "a number": npz(x=np.array(np.float32(1)), labels=LABELS),
     "NaN": npz(x=INPUTS * np.nan, labels=LABELS),
     "several others": npz(a=INPUTS, b=INPUTS, labels=LABELS),
+    "one too many": npz(x=INPUTS, y=LABELS, labels=LABELS),
+    "more classes": npz(x=INPUTS, labels=LABELS + CLASSES),
+    "negative classes": npz(x=INPUTS, labels=LABELS - 1),
+    "infinite targets": npz(x=INPUTS, labels=np.full((SAMPLES, CLASSES), np.inf)),
     "members that are no arrays": members(x=b"", labels=b"none"),
     "more rows than exist": members(x=claiming(2**40), labels=claiming(2**40)),
     "absurd rows": members(x=claiming(2**62), labels=claiming(1)),
@@ -249,7 +252,58 @@ def test_samples(case: str, tmp_path: Path, capsys: Capture) -> None:
     assert "val.npz" in sentence
 
 
-def test_samples_may_be_a_folder_or_device(tmp_path: Path, capsys: Capture) -> None:
+def npy(array: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+#: Contents of x.npy in a folder with good labels; None for a pipe.
+FOLDER: dict[str, bytes | None] = {
+    "empty": b"",
+    "text": b"inputs",
+    "half an array": b"\x93NUMPY\x01\x00",
+    "an archive": npz(x=INPUTS),
+    "objects": npy(np.array([{}] * SAMPLES, object)),
+    "fewer samples": npy(INPUTS[1:]),
+    "no samples": npy(INPUTS[:0]),
+    "another type": npy(INPUTS.astype(np.float64)),
+    "another width": npy(INPUTS[:, :3]),
+    "a number": npy(np.array(np.float32(1))),
+    "NaN": npy(INPUTS * np.nan),
+    "more rows than exist": claiming(2**40),
+    "absurd rows": claiming(2**62),
+    "negative rows": claiming(-5),
+    "cut short": npy(INPUTS)[:-1],
+    "a pipe": None,
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+@pytest.mark.parametrize("case", FOLDER)
+def test_samples_in_a_folder(case: str, tmp_path: Path, capsys: Capture) -> None:
+    data = FOLDER[case]
+    path = saved(mlp((FEATURES, 40, CLASSES)), tmp_path / "m.onnx")
+    folder = tmp_path / "val"
+    folder.mkdir()
+    np.save(folder / "labels.npy", LABELS)
+    if data is None:
+        target = tmp_path.with_name(f"{tmp_path.name}.pipe")
+        os.mkfifo(target)
+        (folder / "x.npy").symlink_to(target)
+    else:
+        (folder / "x.npy").write_bytes(data)
+    assert "val" in refused([str(path), "--val", str(folder)], tmp_path, capsys)
+
+
+def test_places_without_samples(tmp_path: Path, capsys: Capture) -> None:
     path = saved(mlp((FEATURES, 40, CLASSES)), tmp_path / "m.onnx")
     for place in (str(tmp_path), os.devnull):
         assert place in refused([str(path), "--val", place], tmp_path, capsys)
+
+
+def test_functions_that_give_no_samples(tmp_path: Path, capsys: Capture) -> None:
+    path = saved(mlp((FEATURES, 40, CLASSES)), tmp_path / "m.onnx")
+    for function in ("no_such_module_here:val", "os:no_such_function", "os:getcwd", "os:sep"):
+        name = function.partition(":")[0]
+        assert name in refused([str(path), "--val", function], tmp_path, capsys)

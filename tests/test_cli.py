@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,7 +17,9 @@ import pytest
 import onnxprune
 from onnxprune.cli import build_app, main
 from onnxprune.config import PruneConfig
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.errors import Interrupted, ModelError, UsageError
+from onnxprune.finetune import FineTune
+from onnxprune.report.progress import TrainingState
 from onnxprune.report.report import (
     CheckResult,
     InspectReport,
@@ -57,12 +60,16 @@ class FakeApi(types.ModuleType):
         self.calls: list[tuple[Any, ...]] = []
         self.keywords: dict[str, Any] = {}
         self.answer: Callable[[], Any] = make_report
+        self.states: tuple[TrainingState, ...] = ()
 
     def prune_file(
         self, source: Path, output: Path | None, config: PruneConfig, **more: Any
     ) -> Any:
         self.calls.append((source, output, config))
         self.keywords = more
+        for state in self.states:
+            if more["training_progress"] is not None:
+                more["training_progress"](state)
         return self.answer()
 
     def inspect_file(self, source: Path, **more: Any) -> InspectReport:
@@ -94,10 +101,13 @@ def raising(error: BaseException) -> Callable[[], Any]:
 def test_defaults(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["m.onnx"]) == 0
     assert api.calls == [(Path("m.onnx"), None, PruneConfig())]
+    assert callable(api.keywords.pop("training_progress"))
     assert api.keywords == {
         "overwrite": False,
         "dry_run": False,
         "val": None,
+        "train": None,
+        "finetune": None,
         "progress": None,
         "report": None,
     }
@@ -125,7 +135,77 @@ def test_every_flag(api: FakeApi) -> None:
     assert api.calls == [(Path("m.onnx"), Path("s.onnx"), config)]
     assert api.keywords["overwrite"]
     assert api.keywords["dry_run"]
-    assert api.keywords["val"] == Path("v.npz")
+    assert api.keywords["val"] == "v.npz"
+    assert (api.keywords["train"], api.keywords["finetune"]) == (None, None)
+    assert api.keywords["training_progress"] is None, "quiet"
+
+
+EVERY_TRAINING_FLAG = {
+    "epochs": ("--epochs 7", 7),
+    "rounds": ("--rounds 3", 3),
+    "rounds_schedule": ("--rounds-schedule linear", "linear"),
+    "lr": ("--lr 0.5", 0.5),
+    "lr_schedule": ("--lr-schedule step", "step"),
+    "optimizer": ("--optimizer sgd", "sgd"),
+    "momentum": ("--momentum 0.5", 0.5),
+    "nesterov": ("--nesterov", True),
+    "l2": ("--l2 0", 0.0),
+    "batch_size": ("--batch-size 16", 16),
+    "clip_norm": ("--clip-norm 2", 2.0),
+    "seed": ("--seed 9", 9),
+    "train_layers": ("--train-layers conv* --train-layers fc", ("conv*", "fc")),
+    "patience": ("--patience 2", 2),
+    "checkpoint": ("--checkpoint state", Path("state")),
+    "resume": ("--resume", True),
+    "distill": ("--distill", True),
+    "distill_weight": ("--distill-weight 0", 0.0),
+    "temperature": ("--temperature 2", 2.0),
+    "loss": ("--loss mse", "mse"),
+    "class_weights": ("--class-weights 1,2 --class-weights 0.5", (1.0, 2.0, 0.5)),
+    "label_smoothing": ("--label-smoothing 0.1", 0.1),
+    "bn": ("--bn train", "train"),
+    "engine": ("--engine onnxruntime-training", "onnxruntime-training"),
+}
+
+
+def test_training_data_alone_means_the_defaults(api: FakeApi) -> None:
+    assert main(["m.onnx", "--train", "batches:make"]) == 0
+    assert (api.keywords["train"], api.keywords["finetune"]) == ("batches:make", FineTune())
+
+
+def test_every_training_flag(api: FakeApi) -> None:
+    assert set(EVERY_TRAINING_FLAG) == {field.name for field in dataclasses.fields(FineTune)}
+    flags = " ".join(flag for flag, _ in EVERY_TRAINING_FLAG.values())
+    assert main(f"m.onnx --train t.npz --val v.npz {flags}".split()) == 0
+    settings: Any = {name: value for name, (_, value) in EVERY_TRAINING_FLAG.items()}
+    assert api.keywords["finetune"] == FineTune(**settings)
+    assert (api.keywords["train"], api.keywords["val"]) == ("t.npz", "v.npz")
+
+
+@pytest.mark.parametrize("flag", [flag for flag, _ in EVERY_TRAINING_FLAG.values()])
+def test_no_training_flag_without_data(
+    api: FakeApi, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    assert main(["m.onnx", *flag.split()]) == 2
+    said = f"onnxprune: {flag.split()[0]} has no effect without --train: name the data"
+    assert capsys.readouterr().err.startswith(said)
+    assert api.calls == []
+
+
+def test_a_log_gets_a_line_an_epoch_and_quiet_none(
+    api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = TrainingState(1, 1, 1, 2, 9, 9, 0.5, None, None, 0.9, 100.0, None)
+    api.states = (state, dataclasses.replace(state, epoch=2, loss=0.25))
+    assert main(["m.onnx", "--train", "t.npz"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == str(make_report())
+    assert captured.err.splitlines() == [
+        "epoch 1/2: loss 0.5, sparsity 90.0%, 100 samples/s",
+        "epoch 2/2: loss 0.25, sparsity 90.0%, 100 samples/s",
+    ]
+    assert main(["m.onnx", "--train", "t.npz", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_sparsity(api: FakeApi) -> None:
@@ -200,6 +280,7 @@ def test_a_failed_check_fails_the_command(api: FakeApi) -> None:
         (ModelError("m.onnx: no such file: check the name"), 1, "m.onnx: no such file"),
         (UsageError("bad glob"), 2, "bad glob"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (Interrupted("stopped; go on from 'state' with --resume"), 130, "go on from 'state'"),
         (MemoryError(), 1, "out of memory"),
         (PermissionError(13, "Permission denied", "/x"), 1, "at '/x': Permission denied"),
         (RuntimeError("two\nlines"), 70, r"internal error: RuntimeError: two\nlines"),
@@ -251,6 +332,17 @@ def test_debug_shows_the_traceback(
         (["a.onnx", "--layer", "conv"], "'conv' is not of the form GLOB=Q"),
         (["a.onnx", "--exclude", ""], "no glob"),
         (["inspect", "a.onnx", "-q", "1"], "unknown option"),
+        (["inspect", "a.onnx", "--train", "t.npz"], "unknown option"),
+        (["a.onnx", "--train"], "--train requires an argument"),
+        (["a.onnx", "--train", "t", "--epochs", "0"], "epochs is 0"),
+        (["a.onnx", "--train", "t", "--epochs", "x"], 'unable to convert "x" into int'),
+        (["a.onnx", "--train", "t", "--optimizer", "adam"], 'Did you mean "adamw"?'),
+        (["a.onnx", "--train", "t", "--momentum", "0.5"], "--momentum has no effect on adamw"),
+        (["a.onnx", "--train", "t", "--nesterov"], "nesterov is a form"),
+        (["a.onnx", "--train", "t", "--patience", "1"], "give val too"),
+        (["a.onnx", "--train", "t", "--resume"], "resume needs a checkpoint"),
+        (["a.onnx", "--train", "t", "--class-weights", "a"], "'a', which is no number"),
+        (["a.onnx", "--train", "t", "--json", "t"], "the JSON report and train are both 't'"),
     ],
 )
 def test_wrong_usage_is_one_sentence(
@@ -274,7 +366,11 @@ def test_help_names_every_flag_and_shows_examples(capsys: pytest.CaptureFixture[
         assert flag in shown
     for flag in ("--allow-nonfinite", "--val", "--version", "--install-completion", "inspect"):
         assert flag in shown
+    for name in EVERY_TRAINING_FLAG:
+        assert f"--{name.replace('_', '-')} " in shown
+    assert "How to retrain" in shown
     assert "onnxprune model.onnx --sparsity 0.9 --format gaps" in shown
+    assert "onnxprune model.onnx --train train.npz --val val.npz --epochs 10" in shown
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.isascii()
     assert main(["inspect", "--help"]) == 0
@@ -302,7 +398,7 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from onnxprune.cli import main; code = main(['--help']);"
-        "heavy = {'numpy', 'onnx', 'onnxruntime', 'onnx_ir', 'scipy', 'ml_dtypes'};"
+        "heavy = {'numpy', 'onnx', 'onnxruntime', 'onnx_ir', 'scipy', 'ml_dtypes', 'torch'};"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
     done = run("-c", code)

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.config import OutputConfig, PruneConfig, flag_help, parse_layer_override
+from onnxprune.config import OutputConfig, PruneConfig, parse_layer_override
 from onnxprune.errors import UsageError
+from onnxprune.options import flag_help
 
 
 def test_the_default_is_quality_one() -> None:
@@ -105,7 +106,19 @@ def test_configurations_are_frozen() -> None:
 def test_the_json_report_needs_a_path_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="both"):
         OutputConfig(output=tmp_path / "a", json=tmp_path / "." / "a")
-    with pytest.raises(UsageError, match="val"):
-        OutputConfig(val=tmp_path / "a", json=tmp_path / "a")
+    for role in ("val", "train"):
+        with pytest.raises(UsageError, match=f"the JSON report and {role} are both"):
+            OutputConfig(json=tmp_path / "a", **cast(Any, {role: str(tmp_path / "." / "a")}))
     assert OutputConfig(json=Path("-")).prints_json
     assert not OutputConfig(json=tmp_path / "a").prints_json
+
+
+def test_data_is_not_overwritten_and_may_be_used_twice(tmp_path: Path) -> None:
+    data = str(tmp_path / "data.npz")
+    for role in ("val", "train"):
+        with pytest.raises(UsageError, match=f"the output and {role} are both"):
+            OutputConfig(output=tmp_path / "data.npz", **cast(Any, {role: data}))
+    config = OutputConfig(output=tmp_path / "m.onnx", json=Path("-"), val=data, train=data)
+    assert (config.val, config.train) == (data, data)
+    assert OutputConfig(json=Path("-"), val="-").val == "-"
+    assert OutputConfig(json=tmp_path / "a", train="package.module:batches").train

@@ -1,56 +1,185 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
+from onnxprune.data.source import open_source
+from onnxprune.data.specs import session_specs
 from onnxprune.errors import DataError
-from onnxprune.evaluation import AccuracyMeter
+from onnxprune.evaluation import Meter, agreement, evaluate, evaluate_session
+from onnxprune.model.model import Model
+from onnxprune.model.save import write_pair
 from onnxprune.model.sources import read
+from onnxprune.runtime import open_session
+
+Batch = int | str
 
 
-def argmax_model(batch: int | str = "N", *, classes: bool = False) -> ModelProto:
-    """Scores are the inputs themselves; with `classes`, the output is the class."""
-    node = helper.make_node("Identity", ["x"], ["y"])
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 5])
-    if classes:
-        node = helper.make_node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)
-        output = helper.make_tensor_value_info("y", TensorProto.INT64, [batch])
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 5])]
-    graph = helper.make_graph([node], "g", inputs, [output])
+def identity(batch: Batch = "N", *, dtype: int = TensorProto.FLOAT, width: int = 5) -> ModelProto:
+    """The output is the input."""
+    return one_node("Identity", batch, width, dtype=dtype)
+
+
+def one_node(
+    operator: str, batch: Batch, width: int, *, dtype: int = TensorProto.FLOAT, **attributes: Any
+) -> ModelProto:
+    node = helper.make_node(operator, ["x"], ["y"], **attributes)
+    kind = TensorProto.INT64 if operator == "ArgMax" else dtype
+    inputs = [helper.make_tensor_value_info("x", dtype, [batch, width])]
+    outputs = [helper.make_tensor_value_info("y", kind, None)]
+    graph = helper.make_graph([node], "g", inputs, outputs)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def argmax(batch: Batch = "N") -> ModelProto:
+    return one_node("ArgMax", batch, 5, axis=1, keepdims=0)
+
+
+RANDOM = np.random.default_rng(0)
+SCORES = RANDOM.standard_normal((130, 5)).astype(np.float32)
+LABELS = SCORES.argmax(1)
+LABELS[:13] = (LABELS[:13] + 1) % 5
+PARTS = [(SCORES[i : i + 50], LABELS[i : i + 50]) for i in range(0, 130, 50)]
 
 
 @pytest.fixture
 def val(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    scores = random.standard_normal((130, 5)).astype(np.float32)
-    labels = scores.argmax(1)
-    labels[:13] = (labels[:13] + 1) % 5
-    np.savez(tmp_path / "val.npz", x=scores, labels=labels)
+    np.savez(tmp_path / "val.npz", x=SCORES, labels=LABELS)
     return tmp_path / "val.npz"
 
 
-@pytest.mark.parametrize(
-    "model", [argmax_model(), argmax_model(1), argmax_model(7), argmax_model(classes=True)]
-)
-def test_top1(val: Path, model: ModelProto) -> None:
-    meter = AccuracyMeter(val)
-    assert meter(read(model)) == 117 / 130
-    assert meter.samples == 130
+@pytest.mark.parametrize("model", [identity(), identity(1), identity(7), argmax(), argmax(7)])
+@pytest.mark.parametrize("form", ["npz", "arrays", "batches"])
+def test_top1(val: Path, model: ModelProto, form: str) -> None:
+    given: Any = {"npz": val, "arrays": (SCORES, LABELS), "batches": PARTS}[form]
+    meter = Meter(given)
+    assert (meter.metric, meter.samples, meter.description) == ("accuracy", 0, "")
+    for _ in range(2):
+        assert meter(read(model)) == 117 / 130
+    assert (meter.metric, meter.samples) == ("top-1 accuracy", 130)
+    assert (meter.better, meter.share) == ("higher", True)
+    assert meter.description.endswith("labelled")
 
 
 def test_models_over_two_gigabytes_go_through_a_file(
     val: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    written = []
+
+    def write(model: Model, path: Path) -> None:
+        write_pair(model, path)
+        written.append(path)
+
     monkeypatch.setattr("onnxprune.evaluation.INLINE_LIMIT", 0)
-    assert AccuracyMeter(val)(read(argmax_model())) == 117 / 130
+    monkeypatch.setattr("onnxprune.evaluation.write_pair", write)
+    assert Meter(val)(read(identity())) == 117 / 130
+    assert len(written) == 1
+    assert not written[0].exists()
 
 
-def test_outputs_that_are_no_class_scores(val: Path) -> None:
-    model = argmax_model()
-    model.graph.node[0].op_type = "ReduceSum"
+@pytest.mark.parametrize("batch", ["N", 7])
+def test_mean_squared_error(batch: Batch) -> None:
+    targets = RANDOM.standard_normal((130, 5))
+    meter = Meter((SCORES, targets))
+    wanted = np.square(SCORES - targets).mean()
+    assert meter(read(identity(batch))) == pytest.approx(wanted)
+    assert (meter.metric, meter.better, meter.share) == ("mean squared error", "lower", False)
+
+
+def test_one_value_is_yes_or_no_by_the_last_operator() -> None:
+    x = np.array([[-1], [0.2], [0.4], [0.6]], np.float32)
+    answers = np.array([0, 0, 1, 1])
+    meter = Meter((x, answers))
+    assert meter(read(identity(width=1))) == 3 / 4
+    assert meter.metric == "accuracy at logit 0"
+    assert meter(read(one_node("Sigmoid", "N", 1))) == 3 / 4
+    assert meter.metric == "accuracy at 0.5"
+    assert meter(read(one_node("HardSigmoid", "N", 1, alpha=1.0, beta=0.0))) == 3 / 4
+
+
+def test_an_open_session() -> None:
+    session = open_session(identity().SerializeToString())
+    source = open_source((SCORES, LABELS), session_specs(session))
+    assert evaluate_session(session, source) == 117 / 130
+    assert Meter((SCORES, LABELS)).measure(session) == 117 / 130
+    with pytest.raises(DataError, match="the data has no labels"):
+        evaluate_session(session, open_source(SCORES, session_specs(session)))
+
+
+def test_data_of_a_float16_model_feeds_its_float32_copy() -> None:
+    half = open_session(identity(dtype=TensorProto.FLOAT16).SerializeToString())
+    source = open_source((SCORES.astype(np.float16), LABELS), session_specs(half))
+    wanted = (SCORES.astype(np.float16).argmax(1) == LABELS).mean()
+    for session in (half, open_session(identity().SerializeToString())):
+        assert evaluate_session(session, source) == wanted
+
+
+@pytest.mark.parametrize("batch", ["N", 7])
+def test_agreement_with_the_unpruned_model(batch: Batch) -> None:
+    lowest = one_node("Neg", batch, 5)
+    for data in (SCORES, [SCORES[:50], SCORES[50:]]):
+        meter = Meter(data, reference=read(identity(batch)))
+        assert meter(read(identity(batch))) == 1
+        assert meter(read(lowest)) == 0
+        assert (meter.metric, meter.samples) == ("agreement with the unpruned model", 130)
+    sessions = [open_session(m.SerializeToString()) for m in (identity(), one_node("Abs", "N", 5))]
+    source = open_source(SCORES, session_specs(sessions[0]))
+    wanted = (SCORES.argmax(1) == abs(SCORES).argmax(1)).mean()
+    assert 0 < agreement(*sessions, source) == wanted < 1
+
+
+def test_labels_go_before_the_unpruned_model(val: Path) -> None:
+    meter = Meter(val, reference=read(one_node("Neg", "N", 5)))
+    assert meter(read(identity())) == 117 / 130
+    assert meter.metric == "top-1 accuracy"
+
+
+def test_values_agree_by_their_distance() -> None:
+    x = SCORES[:, :1]
+    meter = Meter(x, reference=read(identity(width=1)))
+    assert meter(read(one_node("Neg", "N", 1))) == pytest.approx(np.square(2 * x).mean())
+    assert meter.metric == "mean squared error against the unpruned model"
+    sides = Meter(x, reference=read(one_node("Sigmoid", "N", 1)))
+    assert sides(read(one_node("Sigmoid", "N", 1))) == 1
+    assert sides.metric == "agreement with the unpruned model"
+
+
+def test_refusals(val: Path) -> None:
+    with pytest.raises(DataError, match="no array 'labels'"):
+        Meter(SCORES)(read(identity()))
+    with pytest.raises(
+        DataError, match=r"'labels' in the data is 5 for sample 129 .*has 5 classes"
+    ):
+        Meter((SCORES, np.append(LABELS[:-1], 5)))(read(identity()))
+    with pytest.raises(DataError, match="is -1 for sample 3 "):
+        Meter((SCORES[:4], np.array([0, 0, 0, -1])))(read(identity()))
     with pytest.raises(DataError, match="1 rows for 64 samples"):
-        AccuracyMeter(val)(read(model))
+        Meter(val)(read(one_node("ReduceSum", "N", 5)))
+    with pytest.raises(DataError, match="1 rows for 7 samples"):
+        Meter(val)(read(one_node("ReduceSum", 7, 5)))
+    with pytest.raises(DataError, match="0 rows for 64 samples"):
+        Meter(val)(read(one_node("ReduceSum", "N", 5, keepdims=0)))
+    once = Meter(part for part in PARTS)
+    assert once(read(identity())) == 117 / 130
+    with pytest.raises(DataError, match="only once"):
+        once(read(identity()))
+
+
+def test_anything_that_predicts_can_be_measured() -> None:
+    specs = session_specs(open_session(identity(3).SerializeToString()))
+    sizes = []
+
+    def predict(feeds: dict[str, np.ndarray]) -> np.ndarray:
+        sizes.append(len(feeds["x"]))
+        return feeds["x"]
+
+    measured = evaluate(predict, specs, open_source(PARTS, specs))
+    assert (measured.value, measured.samples) == (117 / 130, 130)
+    assert sizes == [3] * (17 + 17 + 10)
+    sizes.clear()
+    evaluate(predict, specs, open_source((SCORES, LABELS), specs))
+    assert sizes == [3] * 44

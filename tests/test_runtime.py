@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnxprune.runtime import CannotRun, _cause, open_session, random_feeds, run
+from onnxprune.runtime import CannotRun, cause, open_session, random_feeds, run
 from tests.builders import mlp
 
 
@@ -65,8 +65,8 @@ def test_messages_are_one_line_and_tell_the_cause() -> None:
         "Name:'If_0' Status Message: Non-zero status code returned while running LSTM node.\n"
         " Name:'' Status Message: Input initial_h must have shape {1,1,64}."
     )
-    assert _cause(RuntimeError(nested)) == "Input initial_h must have shape {1,1,64}."
-    assert _cause(RuntimeError("")) == "RuntimeError"
+    assert cause(RuntimeError(nested)) == "Input initial_h must have shape {1,1,64}."
+    assert cause(RuntimeError("")) == "RuntimeError"
 
 
 @pytest.mark.parametrize("light", [False, True])

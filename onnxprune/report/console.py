@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from . import summary, tables
+from .facts import Fact
 from .format import (
     ASCII,
     UNICODE,
@@ -49,6 +50,8 @@ def print_report(report: Report, console: Console) -> None:
     glyphs = _glyphs(console)
     _print_title(report.version, summary.title(report, glyphs), console)
     _print_grid(tables.layer_grid(report, glyphs), "layer", console, glyphs)
+    if report.training and len(report.training.rounds) > 1:
+        _print_grid(tables.rounds_grid(report.training), "round", console, glyphs)
     _print_facts(summary.facts(report, glyphs), console, glyphs)
 
 
@@ -192,7 +195,7 @@ def _wrap(text: Text, width: int, console: Console) -> list[str]:
     return [line.plain.rstrip() for line in text.wrap(console, max(width, 1))] or [""]
 
 
-def _print_facts(facts: Sequence[summary.Fact], console: Console, glyphs: Glyphs) -> None:
+def _print_facts(facts: Sequence[Fact], console: Console, glyphs: Glyphs) -> None:
     console.print()
     indent = max(len(fact.label) for fact in facts) + GAP
     for label, group in groupby(facts, key=lambda fact: fact.label):
@@ -200,7 +203,7 @@ def _print_facts(facts: Sequence[summary.Fact], console: Console, glyphs: Glyphs
         shown = same if len(same) <= MAX_FACTS_A_LABEL else same[: MAX_FACTS_A_LABEL - 1]
         if len(shown) < len(same):
             more = f"{glyphs.ellipsis} {len(same) - len(shown):,} more (see --json)"
-            shown = [*shown, summary.Fact(label, more, "dim")]
+            shown = [*shown, Fact(label, more, "dim")]
         heads = chain([label], repeat(""))
         for fact in shown:
             for part in _wrap(Text(fact.text), console.width - indent, console):

@@ -17,9 +17,11 @@ __all__ = [
     "UNKNOWN",
     "Glyphs",
     "bytes_text",
+    "clock",
     "count",
     "display_width",
     "exact_bytes",
+    "metric_text",
     "number",
     "pad",
     "percent",
@@ -106,6 +108,13 @@ def number(value: float | None) -> str:
     return "0" if text == "-0" else text
 
 
+def metric_text(value: float | None, share: bool) -> str:
+    """Return a metric: ``97.12%`` for a share from 0 to 1, else four significant digits."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:.2%}" if share else f"{value:.4g}"
+
+
 def shape_text(shape: Sequence[int] | None) -> str:
     """Return a shape as ``64x3x7x7``; ``scalar`` for rank 0."""
     if shape is None:
@@ -119,6 +128,13 @@ def seconds_text(seconds: float) -> str:
         return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as on a watch, in whole seconds: ``0:42``, ``12:05``, ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def size_change(before: int, after: int) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from .training import Better, Training
+
 __all__ = [
     "Accuracy",
     "CheckResult",
@@ -147,10 +149,16 @@ class Accuracy:
 
     metric: str
     before: float
+    """Of the model as it came."""
     after: float
+    """Of the model as it goes: pruned, and retrained where that was asked for."""
     samples: int
     share: bool = True
     """True where the metric is a share from 0 to 1 and is shown as a percentage."""
+    pruned: float | None = None
+    """After pruning to the full and before retraining; None where nothing was retrained."""
+    better: Better = "higher"
+    """Whether higher or lower values are better."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,7 @@ class Report:
     sizes: Sizes
     seconds: float
     accuracy: Accuracy | None = None
+    training: Training | None = None
     latency: Latency | None = None
     checks: tuple[CheckResult, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TextIO
 
-from .format import safe
 from .report import InspectReport, Report
 
-__all__ = ["Progress", "is_terminal", "progress_line", "show"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a stage, the steps done, and the steps in all (0 where not known)."""
+__all__ = ["is_terminal", "show"]
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -37,25 +31,3 @@ def show(report: Report | InspectReport, stream: TextIO | None = None) -> None:
         print_report(report, console)
     else:
         print_inspect(report, console)
-
-
-@contextmanager
-def progress_line(
-    stream: TextIO | None = None, *, quiet: bool = False
-) -> Iterator[Progress | None]:
-    """Show one passing line of progress on a terminal; give None where nobody would see it."""
-    stream = sys.stderr if stream is None else stream
-    if quiet or not is_terminal(stream):
-        yield None
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(file=stream, markup=False, highlight=False, emoji=False)
-    with console.status(Text("starting")) as status:
-
-        def update(stage: str, done: int, total: int) -> None:
-            steps = f" {done:,} of {total:,}" if total else ""
-            status.update(Text(safe(stage) + steps))
-
-        yield update

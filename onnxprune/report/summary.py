@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
+from .facts import Fact, some_names
 from .format import (
     Glyphs,
     bytes_text,
     count,
     exact_bytes,
+    metric_text,
     number,
     percent,
     plural,
@@ -26,8 +27,9 @@ from .report import (
     Report,
     UnprunableRow,
 )
+from .training_facts import training_facts
 
-__all__ = ["NOTHING_TO_PRUNE", "Fact", "facts", "inspect_facts", "inspect_title", "title"]
+__all__ = ["NOTHING_TO_PRUNE", "facts", "inspect_facts", "inspect_title", "title"]
 
 NOTHING_TO_PRUNE = "no prunable layer"
 NO_SPEEDUP = "zeros alone do not make onnxruntime faster: only removing whole channels does"
@@ -35,16 +37,6 @@ ZEROS_EXPLAINED = (
     "mean and std are over the weights that are not zero; zeros is the share of weights that are"
     " zero now, and q=... the share that would be with that quality"
 )
-NAMES_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One labelled line of a summary; the tone is good, warning, bad, dim or nothing."""
-
-    label: str
-    text: str
-    tone: str = ""
 
 
 def title(report: Report, glyphs: Glyphs) -> str:
@@ -131,17 +123,29 @@ def _dropout(row: DropoutRow, glyphs: Glyphs) -> str:
 def _accuracy(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     accuracy = report.accuracy
     if accuracy is None:
-        yield Fact("accuracy", "not measured: no data")
+        yield Fact("accuracy", "not measured: no validation data")
         return
-    before, after = accuracy.before, accuracy.after
-    if accuracy.share:
-        points = 100 * (after - before)
-        values = f"{before:.2%} {glyphs.arrow} {after:.2%} ({points:+.2f} points)"
+    steps = {"dense": accuracy.before, "pruned": accuracy.pruned, "retrained": accuracy.after}
+    if accuracy.pruned is None:
+        values = f" {glyphs.arrow} ".join(
+            metric_text(value, accuracy.share) for value in (accuracy.before, accuracy.after)
+        )
     else:
-        values = f"{before:.4g} {glyphs.arrow} {after:.4g}"
-    yield Fact(
-        "accuracy", f"{safe(accuracy.metric)} {values} on {plural(accuracy.samples, 'sample')}"
-    )
+        values = ", ".join(
+            f"{metric_text(value, accuracy.share)} {name}" for name, value in steps.items()
+        )
+    remarks = []
+    if accuracy.share:
+        remarks.append(f"{100 * (accuracy.after - accuracy.before):+.2f} points")
+    if accuracy.better == "lower":
+        remarks.append("lower is better")
+    remark = f" ({', '.join(remarks)})" if remarks else ""
+    samples = plural(accuracy.samples, "sample")
+    yield Fact("accuracy", f"{safe(accuracy.metric)} {values}{remark} on {samples}")
+
+
+def _training(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    return training_facts(report.training, glyphs) if report.training else ()
 
 
 def _latency(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
@@ -159,13 +163,7 @@ def _unprunable(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     for row in report.unprunable:
         by_reason.setdefault(row.reason, []).append(row)
     for reason, rows in by_reason.items():
-        yield Fact("not prunable", f"{_some_names([row.name for row in rows])}: {safe(reason)}")
-
-
-def _some_names(names: Sequence[str]) -> str:
-    shown = ", ".join(safe(name) for name in names[:NAMES_SHOWN])
-    rest = len(names) - NAMES_SHOWN
-    return f"{shown} and {rest:,} more" if rest > 0 else shown
+        yield Fact("not prunable", f"{some_names([row.name for row in rows])}: {safe(reason)}")
 
 
 def _layer_notes(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
@@ -178,7 +176,7 @@ def _row_notes(rows: Iterable[LayerRow | InspectRow]) -> Iterable[Fact]:
         if row.note:
             by_note.setdefault(row.note, []).append(row.layer)
     for note, names in by_note.items():
-        yield Fact("note", f"{_some_names(names)}: {safe(note)}")
+        yield Fact("note", f"{some_names(names)}: {safe(note)}")
 
 
 _CHECK_TONES = {"passed": "", "skipped": "warning", "failed": "bad"}
@@ -207,6 +205,7 @@ _PARTS: tuple[Callable[[Report, Glyphs], Iterable[Fact]], ...] = (
     _parameters,
     _file,
     _accuracy,
+    _training,
     _latency,
     _dropouts,
     _checks,

@@ -14,6 +14,7 @@ from .format import (
     Glyphs,
     bytes_text,
     count,
+    metric_text,
     number,
     percent,
     plural,
@@ -29,6 +30,7 @@ from .report import (
     Report,
     UnprunableRow,
 )
+from .training import RoundRow, Training
 
 __all__ = [
     "Grid",
@@ -36,6 +38,7 @@ __all__ = [
     "dropout_grid",
     "inspect_grid",
     "layer_grid",
+    "rounds_grid",
     "unprunable_grid",
 ]
 
@@ -189,3 +192,35 @@ def unprunable_grid(rows: Sequence[UnprunableRow]) -> Grid:
         _Column(Heading("why", prose=True), lambda row: safe(row.reason)),
     ]
     return _grid(columns, rows)
+
+
+def rounds_grid(training: Training) -> Grid:
+    """Return the table of the rounds of pruning and retraining."""
+    share, rounds = training.share, len(training.rounds)
+    losses = {row.round: row.loss for row in training.epoch_rows}  # of the last epoch of each
+    columns: list[_Column[RoundRow]] = [
+        _Column(Heading("round"), lambda row: f"{row.round:,} of {rounds:,}"),
+        _Column(Heading(_target(training), right=True, rank=2), _target_cell),
+        _Column(Heading("zeros", right=True), lambda row: percent(row.zeros)),
+        _Column(Heading("loss", right=True, rank=3), lambda row: number(losses.get(row.round))),
+    ]
+    if training.metric is not None:
+        columns += [
+            _Column(
+                Heading("pruned", right=True), lambda row: metric_text(row.metric_pruned, share)
+            ),
+            _Column(
+                Heading("retrained", right=True),
+                lambda row: metric_text(row.metric_trained, share),
+            ),
+            _Column(Heading("best epoch", right=True, rank=1), lambda row: count(row.best_epoch)),
+        ]
+    return _grid(columns, training.rounds)
+
+
+def _target(training: Training) -> str:
+    return "sparsity" if any(row.sparsity is not None for row in training.rounds) else "quality"
+
+
+def _target_cell(row: RoundRow) -> str:
+    return number(row.quality if row.sparsity is None else row.sparsity)

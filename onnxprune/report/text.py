@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from . import summary, tables
+from .facts import Fact
 from .format import ASCII, display_width, pad
 from .report import InspectReport, Report
 
@@ -20,8 +21,10 @@ def render(report: Report) -> str:
     parts = [
         [f"onnxprune {report.version}", summary.title(report, ASCII)],
         _grid_lines(tables.layer_grid(report, ASCII)),
-        _fact_lines(summary.facts(report, ASCII)),
     ]
+    if report.training and len(report.training.rounds) > 1:
+        parts.append(_grid_lines(tables.rounds_grid(report.training)))
+    parts.append(_fact_lines(summary.facts(report, ASCII)))
     return _document(parts)
 
 
@@ -68,6 +71,6 @@ def _line(row: Sequence[str], widths: Sequence[int], headings: Sequence[tables.H
     return GAP.join(cells).rstrip()
 
 
-def _fact_lines(facts: Sequence[summary.Fact]) -> list[str]:
+def _fact_lines(facts: Sequence[Fact]) -> list[str]:
     width = max(len(fact.label) for fact in facts)
     return [f"{fact.label:<{width}}{GAP}{fact.text}" for fact in facts]

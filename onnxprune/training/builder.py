@@ -120,6 +120,28 @@ class GraphBuilder:
         finally:
             self._place = before
 
+    def input(self, name: str, dtype: int, shape: Sequence[int | str | None]) -> str:
+        """Add a graph input and return its name.
+
+        Args:
+            name: The name, which nothing in the model may have yet.
+            dtype: Element type (TensorProto enum).
+            shape: Sizes, names of sizes, or None where nothing is known.
+
+        Raises:
+            ModelError: The model has a value or node of this name.
+        """
+        if name in self._taken:
+            raise ModelError(
+                f"the model already has a value named '{name}', which training needs for itself; "
+                "rename it in the model"
+            )
+        self._taken.add(name)
+        info = helper.make_tensor_value_info(name, dtype, list(shape))
+        self.graph.input.append(info)
+        self.values.add_input(info)
+        return name
+
     # ---- constants -------------------------------------------------------------------------
 
     def constant(self, values: np.ndarray | Sequence[int]) -> str:

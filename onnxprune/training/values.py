@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper, shape_inference
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    numpy_helper,
+    shape_inference,
+)
 from onnx.reference import ReferenceEvaluator
 
 from .contrib import standard_twin
@@ -22,7 +30,7 @@ FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 )
 _SHAPE_ARITHMETIC = """
-    Add Cast Concat Constant ConstantOfShape Div Equal Expand Gather Identity Mul Neg Range
+    Add Cast Concat Constant ConstantOfShape Div Equal Expand Gather Identity Mod Mul Neg Range
     ReduceProd Reshape Shape Size Slice Squeeze Sub Unsqueeze Where
 """
 #: Operators with which exporters compute shapes, axes and indices.
@@ -75,6 +83,11 @@ class Values:
     def forget_constant(self, name: str) -> None:
         """Treat a value as changing from run to run (a trained weight)."""
         self._constants.pop(name, None)
+
+    def add_input(self, info: ValueInfoProto) -> None:
+        """Learn the type of a graph input; unknown sizes get names."""
+        self._types[info.name] = _copy(info.type)
+        self._name_dimensions([info.name])
 
     def add_tensor(self, tensor: TensorProto) -> None:
         """Learn type, shape and, where small and inline, value of an initializer."""

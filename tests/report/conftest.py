@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,16 @@ from onnxprune.report.report import (
     Sizes,
     UnprunableRow,
 )
+from onnxprune.report.training import EpochRow, FrozenRow, RoundRow, Training
+
+
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 120 cells, whatever the one that runs the tests is like."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
 
 
 @pytest.fixture
@@ -137,3 +148,50 @@ def inspection() -> InspectReport:
         dropouts=(DropoutRow("drop", 0.5, 0.5, ""),),
         seconds=0.1,
     )
+
+
+@pytest.fixture
+def training() -> Training:
+    """Two rounds of three epochs, the last of which ended early; weights frozen for two reasons."""
+    return Training(
+        engine="onnxprune on onnxruntime 1.32.0",
+        data="train.npz: 60,000 samples, labelled",
+        loss="cross-entropy on the input of Softmax 'prob'",
+        optimizer="adamw, weight decay 0.0001",
+        rate=1e-4,
+        schedule="cosine",
+        epochs=3,
+        batch_size=64,
+        metric="top-1 accuracy",
+        better="higher",
+        trained_parameters=405_500,
+        trained_tensors=3,
+        frozen=(
+            FrozenRow("lstm.W", "lstm", "LSTM", "LSTM has no gradient rule"),
+            FrozenRow("lstm.R", "lstm", "LSTM", "LSTM has no gradient rule"),
+            FrozenRow("table", "Gather_1", "Gather", "not matched by --train-layers"),
+        ),
+        rounds=(
+            RoundRow(1, 0.875, None, 0.85, 0.95, 0.98, 3),
+            RoundRow(2, 1.0, None, 0.9079, 0.9312, 0.9912, 2),
+        ),
+        epoch_rows=(
+            EpochRow(1, 1, 1e-4, 0.231, 0.97, 60_000, 4.0),
+            EpochRow(1, 2, 7.5e-5, 0.12, 0.975, 60_000, 4.0),
+            EpochRow(1, 3, 2.5e-5, 0.0876, 0.98, 60_000, 4.0),
+            EpochRow(2, 1, 1e-4, 0.1, 0.985, 60_000, 4.0),
+            EpochRow(2, 2, 7.5e-5, 0.0452, 0.9912, 60_000, 4.0),
+        ),
+        steps=4_690,
+        seconds=20.5,
+        samples_per_second=16_234.5,
+        stopped_early=True,
+        notes=("float16 weights are trained as float32 copies",),
+    )
+
+
+@pytest.fixture
+def retrained(report: Report, training: Training) -> Report:
+    """The report of a run that retrained."""
+    accuracy = Accuracy("top-1 accuracy", 0.9917, 0.9912, 10_000, pruned=0.9312)
+    return dataclasses.replace(report, accuracy=accuracy, training=training)

@@ -1,4 +1,4 @@
-"""Which form a stream gets, and when progress is shown."""
+"""Which form a stream gets."""
 
 from __future__ import annotations
 
@@ -7,24 +7,10 @@ import io
 import pytest
 
 from onnxprune.report.report import InspectReport, Report
-from onnxprune.report.show import progress_line, show
+from onnxprune.report.show import show
+from tests.report.terminal import Terminal
 
-
-class Terminal(io.StringIO):
-    """A text stream that says it is a terminal."""
-
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "120")
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 def test_a_pipe_gets_plain_text(report: Report, inspection: InspectReport) -> None:
@@ -47,20 +33,3 @@ def test_a_dumb_terminal_gets_plain_text(report: Report, monkeypatch: pytest.Mon
     stream = Terminal()
     show(report, stream)
     assert stream.getvalue() == str(report)
-
-
-def test_progress_on_a_terminal_only() -> None:
-    with progress_line(io.StringIO()) as progress:
-        assert progress is None
-    with progress_line(Terminal(), quiet=True) as progress:
-        assert progress is None
-
-
-def test_progress_passes_and_leaves_no_trace() -> None:
-    stream = Terminal()
-    with progress_line(stream) as progress:
-        assert progress is not None
-        progress("pruning [red]\x1b[2J", 3, 1200)
-        progress("checking", 0, 0)
-    assert "\x1b[2J" not in stream.getvalue()
-    assert stream.getvalue().endswith(("\x1b[2K", "\x1b[?25h", "\r\x1b[1A\x1b[2K"))

@@ -1,4 +1,4 @@
-"""Gradients of resizing and of moving space to channels and back."""
+"""Gradients of resizing."""
 
 from __future__ import annotations
 
@@ -278,40 +278,3 @@ def test_aspect_ratio():
     case = resizing((1, 1, 4, 3), sizes=[1, 1, 6, 6], keep_aspect_ratio_policy="not_larger")
     with pytest.raises(ModelError, match="Resize 'node' keeps the aspect ratio"):
         case.check_.gradients("static")
-
-
-# ---- space and depth ---------------------------------------------------------------------------
-
-SPACE = [
-    Case("DepthToSpace", (2, 8, 1, 2), blocksize=2, modes=EVERY),
-    Case("DepthToSpace", (1, 8, 2, 1), blocksize=2, mode="DCR", modes=EVERY),
-    Case(
-        "DepthToSpace",
-        (2, 8, 1, 2),
-        blocksize=2,
-        mode="CRD",
-        modes=EVERY,
-        torch=lambda t, x: t.nn.functional.pixel_shuffle(x, 2),
-    ),
-    Case(
-        "DepthToSpace",
-        (1, 9, 2, 1),
-        blocksize=3,
-        mode="CRD",
-        torch=lambda t, x: t.nn.functional.pixel_shuffle(x, 3),
-    ),
-    Case("SpaceToDepth", (2, 2, 4, 2), blocksize=2, modes=EVERY),
-    Case(
-        "SpaceToDepth",
-        (1, 1, 3, 6),
-        blocksize=3,
-        torch=lambda t, x: t.nn.functional.pixel_unshuffle(x, 3),
-    ),
-]
-
-
-@pytest.mark.parametrize("case", SPACE, ids=str)
-def test_space_and_depth(case):
-    case.check()
-    if TORCH and case.check_.torch:
-        case.check_torch()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ...errors import ModelError
 from ..builder import GraphBuilder
-from .convolution import bias_gradient, weight_gradient
+from .convolution import bias_gradient
+from .correlation import weight_gradient
 from .registry import Node, gradient
 from .windows import (
     SAME,
@@ -54,6 +56,11 @@ def _window(b: GraphBuilder, node: Node, kernel: Sequence[int]) -> Window:
     auto, window = node.attribute("auto_pad", "NOTSET"), plain_window(node, kernel)
     if auto not in SAME and not node.attribute("output_shape", []):
         return window
+    if auto in SAME and any(node.attribute("output_padding", list[int]())):
+        raise ModelError(
+            f"{node.op_type} '{node.label}' has auto_pad and output_padding, which runtimes "
+            "understand differently; give it explicit pads"
+        )
     return replace(window, pads=share_padding(b, _excess(b, node, window), auto == "SAME_UPPER"))
 
 

@@ -1,0 +1,115 @@
+"""The flags of the command line: one for each field of a configuration class, with its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from .config import OutputConfig
+from .errors import UsageError
+from .finetune import (
+    BatchNormMode,
+    EngineName,
+    FineTune,
+    LossName,
+    OptimizerName,
+    RateSchedule,
+    RoundsSchedule,
+    parse_class_weights,
+)
+from .options import flag_help
+
+__all__ = ["CHECKING", "OTHER", "OUTPUT", "SELECTION", "TrainingFlags", "flag"]
+
+SELECTION = Group("What to prune", sort_key=1)
+TRAINING = Group("How to retrain", sort_key=2)
+OUTPUT = Group("What to write", sort_key=3)
+CHECKING = Group("What to check", sort_key=4)
+OTHER = Group("Other", sort_key=5)
+
+#: cyclopts 4, the newest for Python 3.10, cannot name the values of flags in --help.
+HAS_METAVAR = "metavar" in signature(Parameter).parameters
+
+
+def flag(config: type, field: str, name: str, group: Group, **more: Any) -> Parameter:
+    """Return the flag of one configuration field, with the field's own help."""
+    more = {"negative": "", "show_default": False, "show_choices": False, **more}
+    if not HAS_METAVAR:
+        more.pop("metavar", None)
+    return Parameter(name=name, help=flag_help(config, field), group=group, **more)
+
+
+def _training(field: str, metavar: str = "") -> Parameter:
+    more = {"metavar": metavar} if metavar else {}
+    return flag(FineTune, field, _spelling(field), TRAINING, **more)
+
+
+def _spelling(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """The flags of the training data and of every `FineTune` field; None or False is not given."""
+
+    train: Annotated[
+        str | None, flag(OutputConfig, "train", "--train", TRAINING, metavar="DATA")
+    ] = None
+    epochs: Annotated[int | None, _training("epochs", "N")] = None
+    rounds: Annotated[int | None, _training("rounds", "N")] = None
+    rounds_schedule: Annotated[RoundsSchedule | None, _training("rounds_schedule", "FORM")] = None
+    lr: Annotated[float | None, _training("lr", "RATE")] = None
+    lr_schedule: Annotated[RateSchedule | None, _training("lr_schedule", "FORM")] = None
+    optimizer: Annotated[OptimizerName | None, _training("optimizer", "NAME")] = None
+    momentum: Annotated[float | None, _training("momentum", "M")] = None
+    nesterov: Annotated[bool, _training("nesterov")] = False
+    l2: Annotated[float | None, _training("l2", "L")] = None
+    batch_size: Annotated[int | None, _training("batch_size", "N")] = None
+    clip_norm: Annotated[float | None, _training("clip_norm", "NORM")] = None
+    seed: Annotated[int | None, _training("seed", "N")] = None
+    train_layers: Annotated[list[str] | None, _training("train_layers", "GLOB")] = None
+    patience: Annotated[int | None, _training("patience", "N")] = None
+    checkpoint: Annotated[Path | None, _training("checkpoint", "DIR")] = None
+    resume: Annotated[bool, _training("resume")] = False
+    distill: Annotated[bool, _training("distill")] = False
+    distill_weight: Annotated[float | None, _training("distill_weight", "S")] = None
+    temperature: Annotated[float | None, _training("temperature", "T")] = None
+    loss: Annotated[LossName | None, _training("loss", "NAME")] = None
+    class_weights: Annotated[list[str] | None, _training("class_weights", "W,W")] = None
+    label_smoothing: Annotated[float | None, _training("label_smoothing", "S")] = None
+    bn: Annotated[BatchNormMode | None, _training("bn", "MODE")] = None
+    engine: Annotated[EngineName | None, _training("engine", "NAME")] = None
+
+    def finetune(self, val: str | None) -> FineTune | None:
+        """How to retrain; None without training data.
+
+        Args:
+            val: The validation data, None where there is none.
+
+        Raises:
+            UsageError: A flag has a value without sense, or no effect.
+        """
+        given = self._given()
+        if self.train is None and given:
+            raise UsageError(
+                f"{_spelling(next(iter(given)))} has no effect without --train: name the data to"
+                " retrain on, or leave it out"
+            )
+        if self.train is None:
+            return None
+        if "momentum" in given and self.optimizer != "sgd":
+            raise UsageError("--momentum has no effect on adamw: add --optimizer sgd")
+        if self.class_weights is not None:
+            given["class_weights"] = parse_class_weights(self.class_weights)
+        settings = FineTune(**given)
+        settings.check_validation(val)
+        return settings
+
+    def _given(self) -> dict[str, Any]:
+        """Values of the fine-tuning flags on the command line, by field."""
+        values = ((entry.name, getattr(self, entry.name)) for entry in fields(FineTune))
+        return {name: value for name, value in values if value is not None and value is not False}

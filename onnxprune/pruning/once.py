@@ -1,0 +1,102 @@
+"""Pruning once: thresholds, masks, and the dropout ratios that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..config import PruneConfig
+from ..graph.dropout import DropoutSite, find_dropouts, rewrite_dropouts, rewritten_ratio
+from ..graph.layer import LayerScan
+from ..model.model import Model
+from ..model.tensors import TensorAddress
+from .plan import LayerPlan, Progress, apply_plan, make_plan
+
+__all__ = ["PrunedOnce", "connections", "prune_once"]
+
+
+@dataclass(frozen=True)
+class PrunedOnce:
+    """A pruned model with what led to it.
+
+    Attributes:
+        plans: What happened to each layer.
+        dropouts: Every Dropout with its new ratio.
+        weights: The model with its weights pruned and its dropout ratios as they were.
+        model: The same with the new ratios.
+    """
+
+    plans: tuple[LayerPlan, ...]
+    dropouts: tuple[tuple[DropoutSite, float], ...]
+    weights: Model
+    model: Model
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros in the layers, 0 to 1."""
+        count = sum(plan.weights.size for plan in self.plans)
+        return 1 - sum(plan.kept for plan in self.plans) / count if count else 0.0
+
+
+def prune_once(
+    model: Model,
+    scan: LayerScan,
+    config: PruneConfig,
+    *,
+    share: float = 1.0,
+    before: Mapping[TensorAddress, int] | None = None,
+    progress: Progress | None = None,
+) -> PrunedOnce:
+    """Prune every layer that the configuration asks for; the model stays as it is.
+
+    Args:
+        model: The model, with the dropout ratios that it was trained with.
+        scan: Its layers.
+        config: What to prune, and how hard.
+        share: Height of thresholds (or of the target sparsity), as a share of the configuration's.
+        before: Connections of each layer that the dropout ratios belong to; those that the layers
+            have now by default.
+        progress: Told about the work.
+
+    Raises:
+        ModelError: NaN or infinity in a layer that would be pruned.
+        UsageError: A glob matches no layer.
+    """
+    plans = make_plan(
+        model,
+        scan,
+        quality=None if config.quality is None else config.quality * share,
+        sparsity=None if config.sparsity is None else config.sparsity * share,
+        per_layer=config.per_layer,
+        overrides=[(glob, None if q is None else q * share) for glob, q in config.layers],
+        exclude=config.exclude,
+        allow_nonfinite=config.allow_nonfinite,
+        progress=progress,
+    )
+    dropouts = _new_ratios(find_dropouts(model, scan.layers), plans, before or connections(plans))
+    pruned = apply_plan(model, plans)
+    changed = {site: after for site, after in dropouts if after != site.ratio}
+    return PrunedOnce(plans, dropouts, pruned, rewrite_dropouts(pruned, changed))
+
+
+def connections(plans: Sequence[LayerPlan]) -> dict[TensorAddress, int]:
+    """Weights of each layer that are not zero, before its plan is carried out."""
+    return {plan.layer.address: plan.statistics.alive for plan in plans}
+
+
+def _new_ratios(
+    sites: tuple[DropoutSite, ...],
+    plans: tuple[LayerPlan, ...],
+    before: Mapping[TensorAddress, int],
+) -> tuple[tuple[DropoutSite, float], ...]:
+    """Each Dropout with its new ratio, from the connections of the layers that feed it."""
+    kept = {plan.layer.address: plan.kept for plan in plans}
+
+    def after(site: DropoutSite) -> float:
+        feeding = [address for address in site.feeding if address in kept]
+        if site.reason is not None or not feeding:
+            return site.ratio
+        original = sum(before[address] for address in feeding)
+        return rewritten_ratio(site.ratio, original, sum(kept[address] for address in feeding))
+
+    return tuple((site, after(site)) for site in sites)

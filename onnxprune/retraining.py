@@ -1,0 +1,286 @@
+"""Rounds of pruning and retraining (Han et al. 2015, section 3.4), resumable at any step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .config import PruneConfig
+from .data.source import BatchSource
+from .evaluation import Meter
+from .finetune import FineTune
+from .graph.dropout import DropoutSite, rewrite_dropouts
+from .graph.layer import LayerScan
+from .model.model import Model
+from .model.tensors import TensorAddress
+from .pruning.once import PrunedOnce, connections, prune_once
+from .pruning.plan import LayerPlan, Progress
+from .report.training import EpochRow, RoundRow, Training
+from .training.checkpoint import (
+    Checkpoint,
+    Fingerprint,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+    start_payloads,
+)
+from .training.describe import training_facts
+from .training.loop import (
+    Position,
+    RoundResult,
+    Surroundings,
+    Totals,
+    TrainingProgress,
+    run_round,
+)
+from .training.setup import RoundSetup, Teaching, set_up
+from .training.writeback import write_back
+
+__all__ = ["Retrained", "retrain"]
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A pruned and retrained model, dense.
+
+    Attributes:
+        plans: The last round's plans, with each layer's connections before the first round.
+        dropouts: Every Dropout with its new ratio.
+        pruned: Metric of the last round's pruned model, before retraining.
+        trained: Metric of the model; None like `pruned` without validation data.
+    """
+
+    model: Model
+    plans: tuple[LayerPlan, ...]
+    dropouts: tuple[tuple[DropoutSite, float], ...]
+    pruned: float | None
+    trained: float | None
+    training: Training
+
+
+def retrain(
+    source: Model,
+    scan: LayerScan,
+    config: PruneConfig,
+    settings: FineTune,
+    data: BatchSource,
+    *,
+    meter: Meter | None = None,
+    progress: Progress | None = None,
+    training_progress: TrainingProgress | None = None,
+) -> Retrained:
+    """Prune and retrain in rounds; the source model stays as it is.
+
+    Args:
+        source: The trained model.
+        scan: Its layers.
+        config: What to prune, and how hard in the last round.
+        settings: How to retrain.
+        data: Training data.
+        meter: Measures models on validation data.
+        progress: Told about pruning.
+        training_progress: Told about training.
+
+    Raises:
+        ModelError: The model cannot be trained.
+        DataError: The data does not fit it.
+        UsageError: A setting does not fit the model, the data or the checkpoint.
+        Interrupted: Ctrl-C was pressed.
+    """
+    started = time.perf_counter()
+    rounds = _Rounds(source, scan, config, settings, data, meter, progress, training_progress)
+    while rounds.number < settings.rounds:
+        rounds.run()
+    assert rounds.pruned is not None and rounds.setup is not None  # there is a first round
+    changed = {site: after for site, after in rounds.pruned.dropouts if after != site.ratio}
+    last = rounds.rows[-1]
+    return Retrained(
+        rewrite_dropouts(rounds.weights, changed),
+        _plans(rounds.pruned, rounds.before),
+        rounds.pruned.dropouts,
+        last.metric_pruned,
+        last.metric_trained,
+        training_facts(
+            rounds.teaching,
+            rounds.setup,
+            scan,
+            meter,
+            rounds.rows,
+            rounds.history,
+            rounds.totals,
+            seconds=time.perf_counter() - started,
+            resumed=rounds.resumed,
+        ),
+    )
+
+
+def _plans(pruned: PrunedOnce, before: Mapping[TensorAddress, int]) -> tuple[LayerPlan, ...]:
+    """Plans whose layers had as many weights before as at the very start."""
+    return tuple(
+        replace(plan, statistics=replace(plan.statistics, alive=before[plan.layer.address]))
+        for plan in pruned.plans
+    )
+
+
+class _Rounds:
+    """The rounds done so far.
+
+    Attributes:
+        number: The last round that was finished.
+        weights: The source model with the weights that the next round starts from.
+        changed: Addresses of the tensors of `weights` that differ from the source.
+        before: Connections of each layer in the source model.
+        rows: Finished rounds.
+        history: Their epochs.
+        totals: Sums over the finished rounds.
+        pruned: The last round's pruned model.
+        setup: The last round's graphs.
+    """
+
+    def __init__(
+        self,
+        source: Model,
+        scan: LayerScan,
+        config: PruneConfig,
+        settings: FineTune,
+        data: BatchSource,
+        meter: Meter | None,
+        progress: Progress | None,
+        training_progress: TrainingProgress | None,
+    ) -> None:
+        self._scan, self._config, self._settings = scan, config, settings
+        self._meter, self._progress, self._told = meter, progress, training_progress
+        self.teaching = Teaching(source, data, settings)
+        self.number = 0
+        self.weights = source
+        self.changed: dict[TensorAddress, None] = {}
+        self.rows: list[RoundRow] = []
+        self.history: list[EpochRow] = []
+        self.totals = Totals()
+        self.pruned: PrunedOnce | None = None
+        self.setup: RoundSetup | None = None
+        unpruned = replace(config, quality=0.0, sparsity=None, per_layer=False, layers=())
+        self.before = connections(prune_once(source, scan, unpruned).plans)
+        self._of: Fingerprint = {}
+        self._checkpoint: Checkpoint | None = None
+        if settings.checkpoint is not None:
+            val = meter.description if meter is not None else ""
+            self._of = fingerprint(source, config, settings, data, val)
+        if settings.resume and settings.checkpoint is not None:
+            self._checkpoint = load_checkpoint(settings.checkpoint, source, self._of)
+            self._go_on(self._checkpoint)
+        self.resumed = self._checkpoint is not None
+
+    def _go_on(self, checkpoint: Checkpoint) -> None:
+        self.number = checkpoint.round - 1
+        self.rows = list(checkpoint.rounds)
+        self.history = list(checkpoint.history)
+        self.totals = checkpoint.totals
+        self.changed = dict.fromkeys(checkpoint.start)
+        self.weights = self.weights.with_payloads(start_payloads(checkpoint.start))
+
+    def run(self) -> None:
+        """Prune and retrain once more."""
+        number = self.number + 1
+        share = self._settings.quality_share(number)
+        pruned = prune_once(
+            self.weights,
+            self._scan,
+            self._config,
+            share=share,
+            before=self.before,
+            progress=self._progress,
+        )
+        metric = self._meter(pruned.model) if self._meter is not None else None
+        layers = [plan.layer.address for plan in pruned.plans]
+        setup = set_up(pruned.model, layers, self.teaching, number=number)
+        at = Position()
+        if self._checkpoint is not None:
+            at = self._checkpoint.position
+            setup.engine.restore(self._checkpoint.engine)
+            self._checkpoint = None
+        try:
+            result = run_round(setup.engine, self._surroundings(number, pruned, setup), at)
+        finally:
+            setup.engine.close()
+        self.weights = write_back(pruned.weights, result.parameters, setup.forward.addresses)
+        self.changed.update(
+            dict.fromkeys(plan.layer.address for plan in pruned.plans if plan.changes)
+        )
+        self.changed.update(
+            dict.fromkeys(setup.forward.addresses[name] for name in result.parameters)
+        )
+        self.rows.append(self._row(number, share, pruned, metric, result))
+        self.history += result.position.rows
+        self.totals = self.totals.plus(result)
+        self.number, self.pruned, self.setup = number, pruned, setup
+
+    def _surroundings(self, number: int, pruned: PrunedOnce, setup: RoundSetup) -> Surroundings:
+        meter = self._meter
+        return Surroundings(
+            settings=self._settings,
+            data=self.teaching.data,
+            number=number,
+            sparsity=pruned.sparsity,
+            complete=setup.complete,
+            measure=_measuring(meter, pruned.model, setup) if meter is not None else None,
+            metric=meter.metric if meter is not None else None,
+            better=meter.better if meter is not None else "higher",
+            share=meter.share if meter is not None else True,
+            save=self._saving(number, setup) if self._settings.checkpoint is not None else None,
+            progress=self._told,
+        )
+
+    def _saving(self, number: int, setup: RoundSetup) -> Callable[[Position], None]:
+        """Writes checkpoints of a round."""
+        folder = self._settings.checkpoint
+        assert folder is not None
+        start = {
+            address: self.weights.payload(self.weights.tensors[address]).array()
+            for address in self.changed
+        }
+
+        def save(at: Position) -> None:
+            engine = setup.engine.state()
+            state = Checkpoint(
+                number, tuple(self.rows), tuple(self.history), self.totals, at, engine, start
+            )
+            save_checkpoint(folder, state, self._of)
+
+        return save
+
+    def _row(
+        self,
+        number: int,
+        share: float,
+        pruned: PrunedOnce,
+        metric: float | None,
+        result: RoundResult,
+    ) -> RoundRow:
+        quality, sparsity = self._config.quality, self._config.sparsity
+        at = result.position
+        kept = at.best_epoch if self._settings.patience is not None else at.epoch
+        trained = at.rows[(kept or at.epoch) - 1].metric
+        return RoundRow(
+            round=number,
+            quality=None if quality is None else quality * share,
+            sparsity=None if sparsity is None else sparsity * share,
+            zeros=pruned.sparsity,
+            metric_pruned=metric,
+            metric_trained=trained,
+            best_epoch=kept if self._settings.patience is not None else None,
+        )
+
+
+def _measuring(
+    meter: Meter, model: Model, setup: RoundSetup
+) -> Callable[[Mapping[str, np.ndarray]], float]:
+    """Measures a model with other parameters."""
+
+    def measure(parameters: Mapping[str, np.ndarray]) -> float:
+        return meter(write_back(model, parameters, setup.forward.addresses))
+
+    return measure
