@@ -18,6 +18,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,12 @@ def main() -> None:
     if given.table:
         print(table(cells))
         return
-    for name in given.models:
-        for sparsity in given.sparsities:
-            for mode in given.modes:
-                key = f"{name} {sparsity:g} {mode}"
-                if key not in cells:
-                    cells[key] = measure(PAIRS[name], RECIPES[name], sparsity, mode)
-                    _write(given.results, cells)
-                print(key, json.dumps(cells[key]), flush=True)
+    for sparsity, mode, name in product(given.sparsities, given.modes, given.models):
+        key = f"{name} {sparsity:g} {mode}"
+        if key not in cells:
+            cells[key] = measure(PAIRS[name], RECIPES[name], sparsity, mode)
+            _write(given.results, cells)
+        print(key, json.dumps(cells[key]), flush=True)
     print(table(cells))
 
 

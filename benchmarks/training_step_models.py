@@ -81,13 +81,13 @@ class Encoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, sequence, size] to the same."""
-        y = self.norm1(x)
+        y, (samples, places, size) = self.norm1(x), x.shape
+        split = samples, places, self.heads, size // self.heads
         query, key, value = (
-            layer(y).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
+            layer(y).view(split).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        x = x + self.out(mixed.transpose(1, 2).reshape(x.shape))
         return x + self.mlp(self.norm2(x))
 
 
@@ -97,7 +97,8 @@ class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(48, 128)
-        self.places = nn.Parameter(0.02 * torch.randn(64, 128))
+        # A buffer: onnxprune trains no constant that is not a layer's.
+        self.register_buffer("places", 0.02 * torch.randn(64, 128))
         self.layers = nn.Sequential(*(Encoder(128, 4, 512) for _ in range(4)))
         self.norm, self.head = nn.LayerNorm(128), nn.Linear(128, CLASSES)
 

@@ -57,9 +57,7 @@ def _milliseconds(rounds: Sequence[Sequence[float]] | None) -> str:
     return f"{statistics.median(map(statistics.median, rounds)):.2f}"
 
 
-def _ratio(
-    rounds: Sequence[Sequence[float]], others: Sequence[Sequence[float]] | None
-) -> str:
+def _ratio(rounds: Sequence[Sequence[float]], others: Sequence[Sequence[float]] | None) -> str:
     """Median of the rounds' ratios, and the range of their middle half."""
     if others is None:
         return "-"

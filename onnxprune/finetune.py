@@ -51,8 +51,8 @@ class FineTune:
     rounds: int = option(
         1,
         "Prune and retrain this many times, with the threshold rising to its full height over the"
-        " rounds. It counts in standard deviations of the weights that are left, so several rounds"
-        " prune more than one. The default is 1.",
+        " rounds; it counts in the standard deviations that layers had at the start. The default"
+        " is 1.",
     )
     rounds_schedule: RoundsSchedule = option(
         "cubic",

@@ -16,8 +16,9 @@ from .graph.dropout import DropoutSite, rewrite_dropouts
 from .graph.layer import LayerScan
 from .model.model import Model
 from .model.tensors import TensorAddress
-from .pruning.once import PrunedOnce, connections, prune_once
+from .pruning.once import PrunedOnce, prune_once, statistics_of
 from .pruning.plan import LayerPlan, Progress
+from .pruning.statistics import LayerStatistics
 from .report.training import EpochRow, RoundRow, Training
 from .training.checkpoint import (
     Checkpoint,
@@ -47,7 +48,7 @@ class Retrained:
     """A pruned and retrained model, dense.
 
     Attributes:
-        plans: The last round's plans, with each layer's connections before the first round.
+        plans: The last round's plans, with each layer's statistics before the first round.
         dropouts: Every Dropout with its new ratio.
         pruned: Metric of the last round's pruned model, before retraining.
         trained: Metric of the model; None like `pruned` without validation data.
@@ -117,12 +118,11 @@ def retrain(
     )
 
 
-def _plans(pruned: PrunedOnce, before: Mapping[TensorAddress, int]) -> tuple[LayerPlan, ...]:
-    """Plans whose layers had as many weights before as at the very start."""
-    return tuple(
-        replace(plan, statistics=replace(plan.statistics, alive=before[plan.layer.address]))
-        for plan in pruned.plans
-    )
+def _plans(
+    pruned: PrunedOnce, before: Mapping[TensorAddress, LayerStatistics]
+) -> tuple[LayerPlan, ...]:
+    """Plans with the statistics of the very start, in which thresholds are counted."""
+    return tuple(replace(plan, statistics=before[plan.layer.address]) for plan in pruned.plans)
 
 
 class _Rounds:
@@ -132,7 +132,7 @@ class _Rounds:
         number: The last round that was finished.
         weights: The source model with the weights that the next round starts from.
         changed: Addresses of the tensors of `weights` that differ from the source.
-        before: Connections of each layer in the source model.
+        before: Statistics of each layer in the source model.
         rows: Finished rounds.
         history: Their epochs.
         totals: Sums over the finished rounds.
@@ -163,7 +163,7 @@ class _Rounds:
         self.pruned: PrunedOnce | None = None
         self.setup: RoundSetup | None = None
         unpruned = replace(config, quality=0.0, sparsity=None, per_layer=False, layers=())
-        self.before = connections(prune_once(source, scan, unpruned).plans)
+        self.before = statistics_of(prune_once(source, scan, unpruned).plans)
         self._of: Fingerprint = {}
         self._checkpoint: Checkpoint | None = None
         if settings.checkpoint is not None:

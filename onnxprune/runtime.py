@@ -85,8 +85,9 @@ def open_session(
 def training_session(model: bytes, *, threads: int = 0) -> onnxruntime.InferenceSession:
     """A session for training steps.
 
-    Denormal numbers count as zero: moments of weights whose gradients vanish become denormal, and
-    arithmetic with those is many times slower.
+    Denormal numbers stay what they are: onnxruntime can have its threads take them for zero, but
+    not the calling thread where another session was there first, and which thread computes what
+    differs from run to run.
 
     Args:
         model: A graph whose weights are inputs.
@@ -100,7 +101,6 @@ def training_session(model: bytes, *, threads: int = 0) -> onnxruntime.Inference
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many unrelated types

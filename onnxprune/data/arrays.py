@@ -44,7 +44,7 @@ def array_source(
         check_array(arrays[spec.name], spec, name)
     if labels is not None:
         check_form(labels, name)
-    count = check_lengths(arrays, labels, name)
+    count = check_lengths(arrays, labels, name, inputs)
     mapped = {key for key, array in arrays.items() if isinstance(array, np.memmap)}
     for key, array in arrays.items():
         if key not in mapped:
@@ -58,7 +58,10 @@ def array_source(
     dtypes = {spec.name: spec.dtype for spec in inputs}
     # As plain arrays, of which parts are plain arrays too.
     plain = {key: np.asarray(array) for key, array in arrays.items()}
-    return ArraySource(plain, labels, dtypes, frozenset(mapped), count, facts, description, name)
+    shared = frozenset(spec.name for spec in inputs if spec.shared)
+    return ArraySource(
+        plain, labels, dtypes, frozenset(mapped), shared, count, facts, description, name
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,7 @@ class ArraySource:
     label_array: np.ndarray | None
     dtypes: Mapping[str, np.dtype]
     mapped: frozenset[str]
+    shared: frozenset[str]
     samples: int
     labels: LabelFacts | None
     description: str
@@ -116,6 +120,9 @@ class ArraySource:
     def _batch(self, rows: slice | np.ndarray) -> dict[str, np.ndarray]:
         batch = {}
         for name, array in self.arrays.items():
+            if name in self.shared:
+                batch[name] = as_wanted(array, self.dtypes[name])
+                continue
             part = array[rows] if isinstance(rows, slice) else array.take(rows, axis=0)
             if name in self.mapped:
                 check_finite(part, f"input '{name}' in {self.name}", self._numbers(rows))

@@ -82,10 +82,13 @@ def quoted(names: Iterable[str]) -> str:
 def check_array(array: np.ndarray, spec: InputSpec, place: str) -> None:
     """Refuse samples of another type or shape than the model wants at an input.
 
-    The first axis counts samples and may have any size.
+    The first axis counts samples and may have any size, unless the input is shared.
     """
     shape = spec.shape
-    fits = array.ndim > 0 and (shape is None or _fits(array.shape, shape))
+    if spec.shared and shape is not None:
+        fits = _fits((0, *array.shape), (None, *shape))
+    else:
+        fits = array.ndim > 0 and (shape is None or _fits(array.shape, shape))
     typed = _type_fits(array.dtype, spec.dtype)
     if fits and typed:
         return
@@ -138,9 +141,22 @@ def is_float(dtype: np.dtype) -> bool:
     return dtype.kind == "f" or dtype.name == BFLOAT16
 
 
-def check_lengths(arrays: Mapping[str, Any], labels: np.ndarray | None, place: str) -> int:
-    """Number of samples, which must be the same in every array and more than none."""
-    lengths = {name: len(array) for name, array in arrays.items()}
+def check_lengths(
+    arrays: Mapping[str, Any],
+    labels: np.ndarray | None,
+    place: str,
+    inputs: Sequence[InputSpec] = (),
+) -> int:
+    """Number of samples, which must be the same in every array and more than none.
+
+    Args:
+        arrays: By input name.
+        labels: [N, ...], or None.
+        place: What messages call them.
+        inputs: What the model wants; inputs that are shared have no samples to count.
+    """
+    shared = {spec.name for spec in inputs if spec.shared}
+    lengths = {name: len(array) for name, array in arrays.items() if name not in shared}
     first = next(iter(lengths), "")
     count = lengths.get(first, 0)
     if 0 in lengths.values():

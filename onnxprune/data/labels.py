@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,15 @@ import numpy as np
 from ..errors import DataError
 from .checks import check_finite
 
-__all__ = ["LABELS", "LabelFacts", "as_labels", "check_form", "check_labels", "label_facts"]
+__all__ = [
+    "LABELS",
+    "LabelFacts",
+    "as_labels",
+    "check_form",
+    "check_labels",
+    "label_facts",
+    "samples_of",
+]
 
 #: Name of the array that holds the right answers.
 LABELS = "labels"
@@ -33,6 +42,13 @@ class LabelFacts:
     shape: tuple[int, ...]
     minimum: int | None = None
     maximum: int | None = None
+
+
+def samples_of(batch: Mapping[str, np.ndarray]) -> int:
+    """Number of samples of a batch: of its labels, else of its first input that is no scalar."""
+    if LABELS in batch:
+        return len(batch[LABELS])
+    return next((len(array) for array in batch.values() if array.ndim), 1)
 
 
 def label_facts(labels: np.ndarray, *, whole: bool) -> LabelFacts:

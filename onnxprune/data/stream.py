@@ -167,7 +167,7 @@ class StreamSource:
         targets = None if labels is None else as_array(labels, f"'{LABELS}' in {place}")
         if targets is not None:
             check_form(targets, place)
-        check_lengths(batch, targets, place)
+        check_lengths(batch, targets, place, self._inputs)
         if targets is not None:
             batch[LABELS] = as_labels(targets, place)
             if self._classes is not None:

@@ -11,8 +11,9 @@ from ..graph.layer import LayerScan
 from ..model.model import Model
 from ..model.tensors import TensorAddress
 from .plan import LayerPlan, Progress, apply_plan, make_plan
+from .statistics import LayerStatistics
 
-__all__ = ["PrunedOnce", "connections", "prune_once"]
+__all__ = ["PrunedOnce", "prune_once", "statistics_of"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def prune_once(
     config: PruneConfig,
     *,
     share: float = 1.0,
-    before: Mapping[TensorAddress, int] | None = None,
+    before: Mapping[TensorAddress, LayerStatistics] | None = None,
     progress: Progress | None = None,
 ) -> PrunedOnce:
     """Prune every layer that the configuration asks for; the model stays as it is.
@@ -54,8 +55,9 @@ def prune_once(
         scan: Its layers.
         config: What to prune, and how hard.
         share: Height of thresholds (or of the target sparsity), as a share of the configuration's.
-        before: Connections of each layer that the dropout ratios belong to; those that the layers
-            have now by default.
+        before: Statistics of each layer when it was trained: thresholds are counted in their
+            standard deviations, and dropout ratios belong to their connections. Those that the
+            layers have now by default.
         progress: Told about the work.
 
     Raises:
@@ -71,23 +73,24 @@ def prune_once(
         overrides=[(glob, None if q is None else q * share) for glob, q in config.layers],
         exclude=config.exclude,
         allow_nonfinite=config.allow_nonfinite,
+        reference=before,
         progress=progress,
     )
-    dropouts = _new_ratios(find_dropouts(model, scan.layers), plans, before or connections(plans))
+    dropouts = _new_ratios(find_dropouts(model, scan.layers), plans, before or statistics_of(plans))
     pruned = apply_plan(model, plans)
     changed = {site: after for site, after in dropouts if after != site.ratio}
     return PrunedOnce(plans, dropouts, pruned, rewrite_dropouts(pruned, changed))
 
 
-def connections(plans: Sequence[LayerPlan]) -> dict[TensorAddress, int]:
-    """Weights of each layer that are not zero, before its plan is carried out."""
-    return {plan.layer.address: plan.statistics.alive for plan in plans}
+def statistics_of(plans: Sequence[LayerPlan]) -> dict[TensorAddress, LayerStatistics]:
+    """Statistics of each layer, before its plan is carried out."""
+    return {plan.layer.address: plan.statistics for plan in plans}
 
 
 def _new_ratios(
     sites: tuple[DropoutSite, ...],
     plans: tuple[LayerPlan, ...],
-    before: Mapping[TensorAddress, int],
+    before: Mapping[TensorAddress, LayerStatistics],
 ) -> tuple[tuple[DropoutSite, float], ...]:
     """Each Dropout with its new ratio, from the connections of the layers that feed it."""
     kept = {plan.layer.address: plan.kept for plan in plans}
@@ -96,7 +99,7 @@ def _new_ratios(
         feeding = [address for address in site.feeding if address in kept]
         if site.reason is not None or not feeding:
             return site.ratio
-        original = sum(before[address] for address in feeding)
+        original = sum(before[address].alive for address in feeding)
         return rewritten_ratio(site.ratio, original, sum(kept[address] for address in feeding))
 
     return tuple((site, after(site)) for site in sites)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import ModelError, UsageError
 from ..graph.layer import Layer, LayerScan
 from ..model.model import Model
+from ..model.tensors import TensorAddress
 from .mask import PrunedPayload, kept_counts
 from .selection import Choice, select
 from .statistics import LayerStatistics, all_statistics, prunability
@@ -60,6 +61,7 @@ def make_plan(
     overrides: Sequence[tuple[str, float | None]] = (),
     exclude: Sequence[str] = (),
     allow_nonfinite: bool = False,
+    reference: Mapping[TensorAddress, LayerStatistics] | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerPlan, ...]:
     """Decide for every layer which weights go.
@@ -75,6 +77,8 @@ def make_plan(
             match counts.
         exclude: Globs of layers to leave as they are, whatever else is said.
         allow_nonfinite: Leave layers with NaN or infinity as they are instead of raising.
+        reference: Statistics whose standard deviations thresholds are counted in, by layer; those
+            of the weights as they are by default.
         progress: Told about the work.
 
     Returns:
@@ -92,7 +96,7 @@ def make_plan(
     size = sum(weights.payload.nbytes for weights in layers)
     statistics = all_statistics(layers, advance=_counter(progress, "statistics", size))
     plans = [
-        _drafted(*facts, quality, allow_nonfinite)
+        _drafted(*facts, quality, allow_nonfinite, reference or {})
         for facts in zip(scan.layers, layers, statistics, choices, strict=True)
     ]
     if sparsity is not None:
@@ -121,11 +125,13 @@ def _drafted(
     choice: Choice,
     quality: float | None,
     allow_nonfinite: bool,
+    reference: Mapping[TensorAddress, LayerStatistics],
 ) -> LayerPlan:
     """Plan with the quality's threshold, not counted yet."""
     reason = choice.off or _nonfinite(layer, statistics, allow_nonfinite) or prunability(statistics)
     own = None if reason else quality if choice.quality is None else choice.quality
-    threshold = 0.0 if own is None else quality_threshold(own, statistics)
+    counted = reference.get(layer.address, statistics)
+    threshold = 0.0 if own is None else quality_threshold(own, counted)
     return LayerPlan(layer, weights, statistics, own, threshold, statistics.alive, reason)
 
 

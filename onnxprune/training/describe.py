@@ -86,8 +86,6 @@ def _notes(setup: RoundSetup, settings: FineTune) -> tuple[str, ...]:
     if any(node.op_type == "BatchNormalization" for node in setup.forward.proto.graph.node):
         how = "updated" if settings.bn == "train" else "kept"
         notes.append(f"the statistics of BatchNormalization were {how} (--bn {settings.bn})")
-    if settings.rounds > 1:
-        notes.append("std and threshold of the layers are those of the last round")
     return tuple(notes)
 
 

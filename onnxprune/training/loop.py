@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.labels import samples_of
 from ..data.source import BatchSource
 from ..errors import Interrupted, ModelError
 from ..finetune import FineTune
@@ -173,7 +174,7 @@ def _epoch(engine: Engine, around: Surroundings, at: Position, stop: Interruptio
                 f"the loss is {loss} in step {at.batch + 1} of epoch {at.epoch + 1}; use a lower "
                 "--lr, or --clip-norm 1"
             )
-        count = len(next(iter(batch.values())))
+        count = samples_of(batch)
         at.loss, at.samples = at.loss + loss * count, at.samples + count
         at.batch, at.steps = at.batch + 1, at.steps + 1
         clock.tell()

@@ -57,7 +57,11 @@ _OTHERS: Mapping[tuple[str, str], tuple[int, ...]] = {
 #: Operators that add a bias or multiply by a scale where both stand alone.
 _ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div"))
 #: Operators that hand on a constant as it is, in another shape.
-_VIEWS = frozenset(("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+_VIEWS = frozenset(
+    ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+)
+#: What may stand between scores of attention and their Softmax.
+_TO_SOFTMAX = _ELEMENTWISE | _VIEWS | {"Clip", "Dropout", "Where"}
 #: So many parameters are named in a message.
 _NAMED = 3
 
@@ -116,12 +120,16 @@ def select_parameters(
     else:
         weights = [name for name in candidates if _role(uses[name], _WEIGHTS)]
         behind = _reached(b.graph.node, weights)
+        readers = [use.node for name in weights for use in uses[name]]
+        fed = _reached(b.graph.node, [info.name for info in b.graph.input])
+        between = behind & fed & _entering(b.graph.node, readers)
         decays = {
             name: name in set(weights)
             for name in candidates
             if _role(uses[name], _WEIGHTS)
             or _role(uses[name], _OTHERS)
             or _bias_or_scale(b, name, uses[name], behind)
+            or _table_or_token(b, name, uses[name], between)
         }
         reason = "no weight, bias or scale of a layer that is known; --train-layers can name it"
     decays = {name: decay and len(b.shape(name) or ()) > 1 for name, decay in decays.items()}
@@ -170,6 +178,46 @@ def _bias_or_scale(
         and not behind.isdisjoint(other for other in use.node.input if other != use.view)
         for use in uses
     )
+
+
+def _table_or_token(
+    b: GraphBuilder, name: str, uses: Sequence[_Use], between: frozenset[str]
+) -> bool:
+    """Whether a table of positions is added, or a vector (a class token) is put beside others.
+
+    `between`: values of data that come out of layers and go into layers again. A grid that is
+    added to the model's last scores is not among them, nor are a mask of attention and what is
+    computed from weights alone. A table of fixed positions looks like one of learned positions,
+    and is trained as well.
+    """
+    sizes = [size for size in b.static_shape(name) or () if size != 1]
+    wanted = "Concat" if len(sizes) == 1 else "Add"
+    return bool(sizes) and any(
+        use.node.op_type == wanted
+        and use.node.domain in ("", "ai.onnx")
+        and not between.isdisjoint(use.node.output)
+        and any(other in between for other in use.node.input if other != use.view)
+        for use in uses
+    )
+
+
+def _entering(nodes: Sequence[NodeProto], layers: Iterable[NodeProto]) -> frozenset[str]:
+    """Values that layers are computed from, except scores of attention."""
+    entering = {name for node in layers for name in node.input}
+    scores: set[str] = set()
+    for number in range(len(nodes) - 1, -1, -1):
+        node = nodes[number]
+        if is_constant(node):
+            continue
+        if not entering.isdisjoint(node.output):
+            entering.update(node.input)
+            for _, body in subgraphs(node, number):
+                entering.update(name for inner in body.node for name in inner.input)
+        if node.op_type == "Softmax" or (
+            node.op_type in _TO_SOFTMAX and not scores.isdisjoint(node.output)
+        ):
+            scores.update(node.input)
+    return frozenset(entering - scores)
 
 
 def _reached(nodes: Iterable[NodeProto], start: Iterable[str]) -> frozenset[str]:
@@ -235,6 +283,6 @@ def _no_gradient(
     flags = " ".join(f"--train-layers '{name}'" for name in free[:_NAMED])
     rest = f" (and {len(free) - _NAMED} more)" if len(free) > _NAMED else ""
     return ModelError(
-        f"no gradient passes {nodes}{more}, which lies between {len(behind)} parameters and the "
-        f"loss; train the {len(free)} others: {flags}{rest}"
+        f"no gradient passes {nodes}{more}, so {len(behind)} parameters in front of that cannot be "
+        f"trained; train the {len(free)} others: {flags}{rest}"
     )

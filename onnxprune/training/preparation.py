@@ -65,7 +65,9 @@ def prepare(model: Model, *, bn: BatchNormalizationMode = "frozen") -> Forward:
     Args:
         model: The model.
         bn: Whether BatchNormalization keeps its statistics ("frozen") or normalizes with those of
-            the batch and updates its own ("train").
+            the batch and updates its own ("train"). As in ONNX, `momentum` is then the share of the
+            old value (PyTorch's is that of the new one), and the variance that is averaged is
+            the biased one (PyTorch multiplies it by n / (n - 1)).
 
     Raises:
         ModelError: The model is too large for a graph in memory, or has a node that cannot be

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import helper
 
+from ..data.labels import samples_of
 from ..data.source import BatchSource
 from ..errors import DataError, UsageError
 from ..finetune import FineTune
@@ -155,7 +156,7 @@ def _completion(
     }
 
     def complete(batch: Batch) -> Mapping[str, np.ndarray]:
-        if part is not None and len(next(iter(batch.values()))) % part:
+        if part is not None and samples_of(batch) % part:
             raise DataError(
                 f"the model takes batches of {part}, which the last batch of an epoch is no "
                 f"multiple of; give a number of samples that {part} divides"

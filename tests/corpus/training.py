@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import onnx
 
 import onnxprune
 from onnxprune.config import PruneConfig
+from onnxprune.data.labels import samples_of
 from onnxprune.data.source import open_source
 from onnxprune.data.specs import input_specs
 from onnxprune.errors import OnnxPruneError
@@ -90,6 +91,8 @@ def _prepared(
     inputs = [(i.name, i.type, i.shape) for i in session.get_inputs()]
     feeds = dict(feeds_of(path.parent, path.stem, inputs)[0])
     data = open_source(feeds, input_specs(source.proto), labelled=False)
+    # One batch is all there is; models with a fixed batch take it as a whole.
+    settings = replace(settings, batch_size=samples_of(feeds))
     layers = [plan.layer.address for plan in pruned.plans]
     return set_up(pruned.model, layers, Teaching(source, data, settings)), pruned, feeds
 

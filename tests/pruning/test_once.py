@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
@@ -12,7 +14,7 @@ from onnxprune.model.model import Model
 from onnxprune.model.save import to_proto
 from onnxprune.model.sources import read
 from onnxprune.model.tensors import TensorAddress
-from onnxprune.pruning.once import PrunedOnce, connections, prune_once
+from onnxprune.pruning.once import PrunedOnce, prune_once, statistics_of
 from tests.training.nets import MLP_SHAPES, mlp, model, stored
 from tests.training.test_trainer import DROPOUT
 
@@ -65,30 +67,34 @@ def ratio(proto: ModelProto) -> float:
 
 def test_ratios_count_from_the_given_connections() -> None:
     proto = model(DROPOUT, MLP_SHAPES)
-    now = pruned(proto)
-    assert connections(now.plans) == {W1: 48, W2: 24}
-    (plan,) = (plan for plan in now.plans if plan.layer.address == W1)
-    then = pruned(proto, before={W1: 100, W2: 24})
-    for found, first in ((now, 48), (then, 100)):
+    now = pruned(proto, share=0.5)
+    first = statistics_of(now.plans)
+    assert {address: known.alive for address, known in first.items()} == {W1: 48, W2: 24}
+    more = {**first, W1: replace(first[W1], alive=100)}
+    then = pruned(proto, share=0.5, before=more)
+    for found, alive in ((now, 48), (then, 100)):
         ((site, after),) = found.dropouts
+        kept = np.count_nonzero(weights(found.model)["w1"])
         assert site.ratio == 0.5
-        assert after == pytest.approx(0.5 * np.sqrt(plan.kept / first))
+        assert after == pytest.approx(0.5 * np.sqrt(kept / alive))
         assert ratio(to_proto(found.weights)) == 0.5
+        assert ratio(to_proto(found.model)) == pytest.approx(after)
         assert np.array_equal(weights(found.weights)["w1"], weights(found.model)["w1"])
 
 
-def test_pruning_twice_counts_what_is_left() -> None:
-    """The second standard deviation is that of the weights that the first pruning left."""
+@pytest.mark.parametrize("given", [False, True])
+def test_thresholds_count_in_the_given_statistics(given: bool) -> None:
+    """Of the second pruning: those of the first, or by default those of what that left."""
     source = read(mlp())
     scan = find_layers(source)
-    config = PruneConfig(quality=0.5)
-    once = prune_once(source, scan, config)
-    twice = prune_once(once.weights, scan, config, before=connections(once.plans))
+    once = prune_once(source, scan, PruneConfig(quality=0.5))
+    before = statistics_of(once.plans) if given else None
+    twice = prune_once(once.weights, scan, PruneConfig(quality=0.7), before=before)
     left = weights(once.model)["w1"]
-    alive = left[left != 0]
-    expected = np.where(np.abs(left) < 0.5 * alive.std(), 0, left)
+    deviation = stored(mlp())["w1"].std() if given else left[left != 0].std()
+    expected = np.where(np.abs(left) < 0.7 * deviation, 0, left)
     assert np.array_equal(weights(twice.model)["w1"], expected)
-    assert connections(twice.plans)[W1] == alive.size
+    assert statistics_of(twice.plans)[W1].alive == np.count_nonzero(left)
 
 
 def test_the_source_stays_as_it_was() -> None:

@@ -115,9 +115,7 @@ def test_labels_by_example_and_own_losses(tmp_path: Path) -> None:
     found = run(tmp_path / "training_model.onnx", {**batch, **weights})
     scores = run(tmp_path / "eval_model.onnx", {**batch, **weights})["y"]
     assert found[made.loss.loss] == pytest.approx(((scores - 1) ** 2).mean(), rel=1e-5)
-    made = generate_artifacts(
-        mlp(), tmp_path, loss=LossConfig(label_smoothing=0.1), overwrite=True
-    )
+    made = generate_artifacts(mlp(), tmp_path, loss=LossConfig(label_smoothing=0.1), overwrite=True)
     assert "cross-entropy" in made.loss.description
 
 

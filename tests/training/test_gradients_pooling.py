@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from onnx import helper
 from onnxprune.errors import ModelError
 from onnxprune.training.backward import pull_back
 from onnxprune.training.builder import GraphBuilder
+from tests.training.evaluate64 import evaluate
 from tests.training.pools import against_torch, pooling, torch_max
 
 GEOMETRIES = {
@@ -143,11 +145,25 @@ def test_max_pool_that_only_gives_indices():
 
 
 @pytest.mark.parametrize(
-    ("strides", "expected"), [([2, 2], "MaxUnpool"), ([1, 2], "ScatterElements")]
+    ("shape", "strides", "expected"),
+    [
+        ((1, 1, 4, 4), [2, 2], "Resize"),
+        ((1, 1, 4, 5), [2, 2], "MaxUnpool"),
+        ((1, 1, 4, 4), [1, 2], "ScatterElements"),
+    ],
 )
-def test_form_of_max_pool(strides, expected):
-    check = pooling("MaxPool", (1, 1, 4, 4), [2, 2], strides=strides)
-    assert expected in forms(check)
+def test_form_of_max_pool(shape, strides, expected):
+    assert expected in forms(pooling("MaxPool", shape, [2, 2], strides=strides))
+
+
+def test_first_of_equal_maxima():
+    check = pooling("MaxPool", (1, 1, 4, 4), [2, 2], strides=[2, 2])
+    model = check.model("batch")
+    found = pull_back(GraphBuilder(model), {"y0": "y0"}, ["x0"])["x0"]
+    model.graph.output.append(helper.make_tensor_value_info(found, 1, None))
+    x = np.array([[0, 0, 2, 3], [0, 0, 3, 1], [-1, 5, 1, 0], [5, 5, 0, 1]], np.float32)
+    maxima = [[0, 0, 0, 3], [0, 0, 0, 0], [0, 5, 1, 0], [0, 0, 0, 0]]
+    assert evaluate(model, {"x0": x[None, None]})[found].tolist() == [[maxima]]
 
 
 @pytest.mark.parametrize(

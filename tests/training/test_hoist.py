@@ -37,7 +37,8 @@ layer (x) => (y) {
 OUTER = """<opset_import: ["": 17, "f": 1], domain: "f">
 outer (x) => (y) {
     w = Constant <value = float[2] {0.5, 0.25}> ()
-    h = f.layer (x)
+    g = f.layer (x)
+    h = f.layer (g)
     y = Mul (h, w)
 }"""
 OPTIONAL = """agraph (float[N, 2] x) => (float[N, 2] y) { y = f.clip (x) }"""
@@ -99,6 +100,8 @@ def test_a_weight_of_two_calls_is_one_initializer() -> None:
     calls = [node for node in proto.graph.node if node.op_type == "layer"]
     assert [list(node.input)[1:] for node in calls] == [["function f:layer/w"]] * 2
     (outer,) = (node for node in proto.graph.node if node.op_type == "outer")
+    for function in proto.functions:
+        assert len(set(function.input)) == len(function.input)
     assert set(outer.input[1:]) == {"function f:layer/w", "function f:outer/w"}
 
 

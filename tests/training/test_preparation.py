@@ -106,10 +106,13 @@ def test_statistics_are_named_in_training_mode_alone() -> None:
 
 
 def test_statistics_that_cannot_be_updated_are_refused() -> None:
-    twice = BN.replace("a = Relu (n)", """
+    twice = BN.replace(
+        "a = Relu (n)",
+        """
         n2 = BatchNormalization <momentum = 0.8, epsilon = 1e-3> (n, s, o, m, v)
         a = Relu (n2)
-    """)
+    """,
+    )
     proto = model(twice, stored(bn_net()))
     proto.graph.node[2].name = "second"
     with pytest.raises(ModelError, match=r"'second' has statistics that are computed or shared"):

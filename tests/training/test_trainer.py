@@ -82,6 +82,24 @@ def test_moments_of_pruned_weights_stay_zero() -> None:
         assert moment[~gone].any()
 
 
+def test_clipping_does_not_count_gradients_of_pruned_weights() -> None:
+    """At a rate of 1 the weights move by exactly the largest norm."""
+    proto, sgd = with_zeros(mlp()), Optimizer("sgd", momentum=0)
+    engine = trainer(proto, hold=True, optimizer=sgd, clip_norm=0.125)
+    engine.step(batches(1)[0], 1.0)
+    moved = [array - stored(proto)[name] for name, array in engine.parameters().items()]
+    norm = np.sqrt(sum(float((part**2).sum()) for part in moved))
+    assert norm == pytest.approx(0.125, rel=1e-4)
+
+
+def test_the_values_given_stay_as_they_were() -> None:
+    """onnxruntime would share the memory of arrays that it is given."""
+    made = graphs(mlp())
+    Trainer(made, threads=1).step(batches(1)[0], 1e-2)
+    for name, array in stored(mlp()).items():
+        assert np.array_equal(made.initial[name], array)
+
+
 def test_frozen_weights_are_no_parameters_and_stay() -> None:
     proto = mlp()
     engine = trainer(proto, train_layers=("w2",))
@@ -243,8 +261,10 @@ def test_adding_up_gradients_equals_the_step_of_the_whole_batch(clip_norm: float
 
 def test_statistics_see_every_part_of_a_batch() -> None:
     text = BN.replace("[N, ", "[2, ").replace("y = MatMul", "z = MatMul")
-    text = text.replace("z = MatMul (a, w2)", "z = MatMul (a, w2)\n c = CumSum (z, axis)\n"
-                        " d = Sub (c, c)\n y = Add (z, d)")
+    text = text.replace(
+        "z = MatMul (a, w2)",
+        "z = MatMul (a, w2)\n c = CumSum (z, axis)\n d = Sub (c, c)\n y = Add (z, d)",
+    )
     proto = bn_net()
     fixed = model(text, {**stored(proto), "axis": np.array(0, np.int64)})
     engine = trainer(fixed, bn="train", optimizer=Optimizer("sgd", momentum=0))

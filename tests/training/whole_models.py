@@ -27,7 +27,12 @@ CLASSES = 5
 
 def mlp() -> nn.Module:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, CLASSES)
+        nn.Flatten(),
+        nn.Linear(16, 12),
+        nn.ReLU(),
+        nn.Linear(12, 8),
+        nn.Tanh(),
+        nn.Linear(8, CLASSES),
     )
 
 
@@ -306,15 +311,18 @@ class Architecture:
     tokens: bool = False
 
     def build(self, seed: int = 0) -> nn.Module:
-        """The network in evaluation mode; no parameter or statistic is zero or one."""
+        """The network in evaluation mode; no two parameters or statistics have equal values.
+
+        PyTorch's exporter would store those once, and makes the layers of its encoder as copies.
+        """
         torch.manual_seed(seed)
         net = self.make().eval()
         for name, value in net.state_dict().items():
             if value.is_floating_point() and value.ndim < 2:
                 noise = torch.rand_like(value)
                 value.copy_(0.5 + noise if _positive(name, value, net) else 0.4 * noise - 0.2)
-            elif name in ("token", "positions"):
-                value.normal_()
+            elif value.is_floating_point():
+                value.add_(0.2 * torch.randn_like(value))
         return net
 
     def batch(self, size: int, seed: int = 1) -> tuple[Tensor, Tensor]:

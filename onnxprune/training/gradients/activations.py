@@ -224,8 +224,9 @@ def _biased(b: GraphBuilder, node: Node, grads: Gradients, slope: str) -> Gradie
 def _gelu_slope(b: GraphBuilder, x: str) -> str:
     """(1 + erf(z)) / 2 + z exp(-z²) / sqrt(pi) with z = x / sqrt(2)."""
     z = _times(b, x, math.sqrt(0.5))
-    bell = b.op("Exp", b.op("Neg", b.op("Mul", z, z)))
-    bend = _times(b, b.op("Mul", z, bell), 2 / math.sqrt(math.pi))
+    # The factor is a part of the exponent.
+    exponent = b.op("Sub", b.scalar(math.log(2 / math.sqrt(math.pi)), x), b.op("Mul", z, z))
+    bend = b.op("Mul", z, b.op("Exp", exponent))
     return _times(b, b.op("Add", _plus(b, b.op("Erf", z), 1), bend), 0.5)
 
 

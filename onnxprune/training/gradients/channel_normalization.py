@@ -40,13 +40,13 @@ def standardized(
     mean = b.op("ReduceMean", x, b.constant(axes), keepdims=1)
     centred = b.op("Sub", x, mean)
     inverse = inverse_deviation(b, centred, axes, epsilon)
-    unit = b.op("Mul", centred, inverse)
     by_bias = b.reduce_sum(dy, axes, keepdims=True)
-    by_scale = b.reduce_sum(b.op("Mul", dy, unit), axes, keepdims=True)
+    by_scale = b.op("Mul", b.reduce_sum(b.op("Mul", dy, centred), axes, keepdims=True), inverse)
     # As the scale is one number for all elements, the means are those sums.
     count = element_ratio(b, x, mean)
     level, along = (b.op("Div", name, count) for name in (by_bias, by_scale))
-    slope = b.op("Sub", b.op("Sub", dy, level), b.op("Mul", unit, along))
+    tilt = b.op("Mul", centred, b.op("Mul", along, inverse))
+    slope = b.op("Sub", b.op("Sub", dy, level), tilt)
     return b.op("Mul", slope, b.op("Mul", inverse, scale)), by_scale, by_bias
 
 

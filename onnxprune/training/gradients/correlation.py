@@ -44,6 +44,8 @@ _MOST_LAID_OUT = 2**21
 #: Writing and adding up an element of the products of samples costs as much as moving so many
 #: elements of operands that are transposed.
 _COST_OF_SUM = 1.4
+#: Elements of a row of a product that are computed at once.
+_LANES = 16
 _TO_THE_END = np.iinfo(np.int64).max
 
 
@@ -118,12 +120,22 @@ def choose_form(sizes: Sizes, window: Window) -> Form:
 
 def _by_samples(b: GraphBuilder, large: str, small: str, window: Window, sizes: Sizes) -> str:
     group, rows, columns = _known(sizes)
-    left = b.reshape(small, [0, group, rows // group, -1])
-    right = b.reshape(
-        _laid_out(b, large, window, group * columns), [0, group, columns * window.taps, -1]
-    )
-    summed = b.reduce_sum(b.op("MatMul", left, b.swap_last(right)), [0])
+    height, reads = rows // group, columns * window.taps
+    left = b.reshape(small, [0, group, height, -1])
+    right = b.reshape(_laid_out(b, large, window, group * columns), [0, group, reads, -1])
+    if _turns(height, reads):
+        product = b.reduce_sum(b.op("MatMul", right, b.swap_last(left)), [0])
+        summed = b.transpose(product, [0, 2, 1])
+    else:
+        summed = b.reduce_sum(b.op("MatMul", left, b.swap_last(right)), [0])
     return b.reshape(summed, [rows, columns, *window.kernel])
+
+
+def _turns(height: int, reads: int) -> bool:
+    """Whether the transposed product is the faster one: its right operand, which is packed, is
+    the smaller one, and fills the registers that hold a row of the result.
+    """
+    return height <= reads and height % _LANES == 0
 
 
 def _by_batch(b: GraphBuilder, large: str, small: str, window: Window, sizes: Sizes) -> str:

@@ -25,8 +25,10 @@ def max_pool(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     if grads[0] is None:
         return [None]
     dy, x = grads[0], node.inputs[0]
-    places = _places(b, node)
     window = window_of(b, node, x, node.attribute("kernel_shape", []))
+    if _tiles(b, node, window):
+        return [_at_first_maxima(b, node, dy, window)]
+    places = _places(b, node)
     if all(step >= width for step, width in zip(window.strides, window.extent, strict=True)):
         # No element is in two windows.
         shape = b.shape_of(x)
@@ -37,6 +39,46 @@ def max_pool(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     values, indices = b.reshape(dy, [-1]), b.reshape(places, [-1])
     found = b.op("ScatterElements", nothing, indices, values, axis=0, reduction="add")
     return [b.reshape_like(found, x)]
+
+
+def _tiles(b: GraphBuilder, node: Node, window: Window) -> bool:
+    """Whether the windows are tiles of 2x2 and nothing asks where the maxima are.
+
+    Larger tiles have more elements to enlarge for every maximum: their places are faster.
+    """
+    sizes = spatial(b, node.inputs[0])
+    if sizes is None or any(size % 2 for size in sizes) or any(node.outputs[1:]):
+        return False
+    return window == Window((2, 2), strides=(2, 2), dilations=(1, 1), pads=(0, 0, 0, 0))
+
+
+def _at_first_maxima(b: GraphBuilder, node: Node, dy: str, window: Window) -> str:
+    """dy at the first of the largest elements of every tile.
+
+    Pooling is many times slower where it gives their places too. So maxima are numbered, from the
+    end of a tile to its start, and the largest number is that of the first.
+    """
+    x = node.inputs[0]
+    tile = np.array([[4, 3], [2, 1]], helper.tensor_dtype_to_np_dtype(b.dtype(x)))
+    numbers = np.tile(tile, [size // 2 for size in spatial(b, x) or ()])
+    maxima = b.cast(b.op("Equal", x, _enlarged(b, node.outputs[0], window)), x)
+    numbered = b.op("Mul", maxima, b.constant(numbers))
+    first = b.op("MaxPool", numbered, kernel_shape=window.kernel, strides=window.strides)
+    hits = b.cast(b.op("Equal", numbered, _enlarged(b, first, window)), x)
+    return b.op("Mul", hits, _enlarged(b, dy, window))
+
+
+def _enlarged(b: GraphBuilder, x: str, window: Window) -> str:
+    """Every element repeated along every axis as often as the kernel is large."""
+    return b.op(
+        "Resize",
+        x,
+        None,
+        b.constant(np.array([1, 1, *window.kernel], np.float32)),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
 
 
 def _places(b: GraphBuilder, node: Node) -> str:
@@ -131,15 +173,7 @@ def _repeated(
 ) -> str:
     """dy repeated along every axis as often as the kernel is large, cut or filled up at the end."""
     made = [count * width for count, width in zip(inner, window.kernel, strict=True)]
-    found = b.op(
-        "Resize",
-        dy,
-        None,
-        b.constant(np.array([1, 1, *window.kernel], np.float32)),
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
+    found = _enlarged(b, dy, window)
     rest = [size - have for size, have in zip(outer, made, strict=True)]
     if not any(rest):
         return found

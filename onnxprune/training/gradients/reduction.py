@@ -33,6 +33,11 @@ def element_ratio(b: GraphBuilder, x: str, reduced: str) -> str:
         sizes = [one for one, other in left if isinstance(one, int) and other == 1]
         if len(sizes) == len(left):
             return b.scalar(float(np.prod(sizes)), x)
+        kept = [size for size in narrow if isinstance(size, int)]
+        if len(kept) == len(narrow) and all(kept):
+            count = b.cast(b.op("Size", x), x)
+            parts = float(np.prod(kept))
+            return count if parts == 1 else b.op("Div", count, b.scalar(parts, x))
     # Divided as floats: an empty batch would end the process in integers.
     return b.op("Div", *(b.cast(b.op("Size", name), x) for name in (x, reduced)))
 

@@ -1,0 +1,245 @@
+"""The graph that is analysed: the user's, with what would stand in the way taken out.
+
+Model-local functions are inlined; shape arithmetic with the same result in every run becomes
+constants, so that 1 / sqrt(head size) keeps its value when heads get smaller; channel shuffles
+become a Gather; vectors that several nodes share are given to each of them separately.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper
+
+from ..graph.attributes import integers
+from ..model.tensors import subgraphs
+from .sizes import Sizes, constant_tensors, measure
+
+__all__ = ["Names", "Prepared", "captured", "prepared"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A copy of a model made ready for the analysis.
+
+    Attributes:
+        proto: The copy.
+        sizes: Shapes and small values of its main graph.
+        copies: Names of constants made here, with the name of what they are copies of.
+    """
+
+    proto: ModelProto
+    sizes: Sizes
+    copies: dict[str, str]
+
+
+class Names:
+    """Names that are not taken in a model."""
+
+    def __init__(self, graph: GraphProto) -> None:
+        self._taken: set[str] = set()
+        pending = [graph]
+        while pending:
+            current = pending.pop()
+            infos = (*current.input, *current.initializer, *current.output)
+            self._taken.update(info.name for info in infos)
+            for index, node in enumerate(current.node):
+                self._taken.update(node.output)
+                self._taken.add(node.name)
+                pending.extend(body for _, body in subgraphs(node, index))
+
+    def unused(self, base: str) -> str:
+        """`base`, or `base` with a number where that is taken; taken from now on."""
+        name, number = base, 1
+        while name in self._taken:
+            name, number = f"{base}_{number}", number + 1
+        self._taken.add(name)
+        return name
+
+
+def prepared(proto: ModelProto) -> Prepared:
+    """Copy a model and rewrite the copy for the analysis; the result computes the same."""
+    model = ModelProto()
+    model.CopyFrom(inliner.inline_local_functions(proto) if proto.functions else proto)
+    sizes = measure(model)
+    _fold(model.graph, sizes)
+    _shuffles_to_gathers(model.graph, sizes)
+    return Prepared(model, sizes, _unshare(model.graph, sizes))
+
+
+def captured(node: NodeProto) -> set[str]:
+    """Names of the surrounding graph that the bodies of a node may read."""
+    found: set[str] = set()
+    pending = [body for _, body in subgraphs(node, 0)]
+    while pending:
+        body = pending.pop()
+        found.update(info.name for info in body.output)
+        for index, inner in enumerate(body.node):
+            found.update(inner.input)
+            pending.extend(graph for _, graph in subgraphs(inner, index))
+    return found
+
+
+def _fold(graph: GraphProto, sizes: Sizes) -> None:
+    """Replace derived values that are the same in every run by Constant nodes."""
+    results = {info.name for info in graph.output}
+    derived = sizes.one.derived
+
+    def folded(node: NodeProto) -> bool:
+        names = [name for name in node.output if name]
+        return all(
+            name in derived and name not in results and sizes.static(name) is not None
+            for name in names
+        )
+
+    kept = [node for node in graph.node if not folded(node)]
+    gone = {name for node in graph.node if folded(node) for name in node.output}
+    needed = {name for node in kept for name in (*node.input, *captured(node))}
+    constants = [_constant(name, sizes) for name in sorted(gone & needed)]
+    _set_nodes(graph, [*constants, *_without_dead(kept, derived, results)])
+
+
+def _constant(name: str, sizes: Sizes) -> NodeProto:
+    value = sizes.static(name)
+    assert value is not None
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
+
+
+def _without_dead(
+    nodes: list[NodeProto], derived: set[str], results: set[str]
+) -> list[NodeProto]:
+    """Drop the shape arithmetic that nobody reads any more."""
+    needed = set(results)
+    kept = []
+    for node in reversed(nodes):
+        if all(name in derived and name not in needed for name in node.output):
+            continue
+        needed.update(node.input, captured(node))
+        kept.append(node)
+    return kept[::-1]
+
+
+def _set_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:
+    copies = []
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copies.append(copy)
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _shuffles_to_gathers(graph: GraphProto, sizes: Sizes) -> None:
+    """Make Reshape-Transpose-Reshape that only permutes one axis a Gather along that axis.
+
+    The factors of a shuffled axis are no groups of channels: taken apart as a split and a merge,
+    nearly all channels would have to go together.
+    """
+    readers = Counter(name for node in graph.node for name in (*node.input, *captured(node)))
+    readers.update(info.name for info in graph.output)
+    made = {name: node for node in graph.node for name in node.output}
+    nodes = list(graph.node)
+    for position, last in enumerate(nodes):
+        chain = _shuffle_chain(last, made, readers)
+        found = chain and _permutation(*chain, sizes)
+        if not chain or not found:
+            continue
+        axis, order = found
+        name = f"{last.output[0]}_order"
+        value = numpy_helper.from_array(order, name)
+        gather = helper.make_node(
+            "Gather", [chain[0].input[0], name], list(last.output), name=last.name, axis=axis
+        )
+        nodes[position] = gather
+        _learn_constant(name, order, sizes)
+        nodes[nodes.index(chain[0])] = helper.make_node("Constant", [], [name], value=value)
+        nodes[nodes.index(chain[1])] = NodeProto()
+    _set_nodes(graph, [node for node in nodes if node.op_type])
+
+
+def _shuffle_chain(
+    last: NodeProto, made: dict[str, NodeProto], readers: Counter[str]
+) -> tuple[NodeProto, NodeProto, NodeProto] | None:
+    """The three nodes, where nobody else reads what is between them."""
+    chain = [last]
+    for wanted in ("Transpose", "Reshape"):
+        before = made.get(chain[0].input[0]) if chain[0].input else None
+        if before is None or before.op_type != wanted or readers[before.output[0]] != 1:
+            return None
+        chain.insert(0, before)
+    ours = all(node.domain in ("", "ai.onnx") for node in chain)
+    return (chain[0], chain[1], last) if last.op_type == "Reshape" and ours else None
+
+
+def _permutation(
+    first: NodeProto, middle: NodeProto, last: NodeProto, sizes: Sizes
+) -> tuple[int, np.ndarray] | None:
+    """The axis that a chain permutes, and the order of its indices; None for other chains."""
+    whole, parts = sizes.shape(first.input[0]), sizes.shape(first.output[0])
+    perm = integers(middle, "perm")
+    if whole is None or parts is None or perm is None or sizes.shape(last.output[0]) != whole:
+        return None
+    axis = next((i for i, (a, b) in enumerate(zip(whole, parts, strict=False)) if a != b), None)
+    if axis is None or len(parts) != len(whole) + 1 or sizes.dynamic(first.input[0])[axis]:
+        return None
+    swapped = [*range(axis), axis + 1, axis, *range(axis + 2, len(parts))]
+    split = parts[axis] * parts[axis + 1] == whole[axis] and parts[axis + 2 :] == whole[axis + 1 :]
+    if list(perm) != swapped or not split:
+        return None
+    order = np.arange(whole[axis]).reshape(parts[axis], parts[axis + 1]).T.reshape(-1)
+    return axis, order.astype(np.int64)
+
+
+def _learn_constant(name: str, value: np.ndarray, sizes: Sizes) -> None:
+    for run in (sizes.one, sizes.two):
+        run.shapes[name] = value.shape
+        run.values[name] = value
+
+
+def _unshare(graph: GraphProto, sizes: Sizes) -> dict[str, str]:
+    """Give every further reader of a vector a copy of its own.
+
+    Exporters store equal vectors once (zero biases, ones): that does not couple their readers.
+    """
+    tensors = {name: t for name, t in constant_tensors(graph) if _is_vector(t)}
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = {info.name: info for info in graph.input}
+    names, seen, copies = Names(graph), set[str](), dict[str, str]()
+    made = []
+    for node, position, name in list(_reads(graph)):
+        if name not in tensors:
+            continue
+        if name not in seen:
+            seen.add(name)
+            continue
+        copy = names.unused(f"{name}_copy")
+        copies[copy] = name
+        node.input[position] = copy
+        tensor = TensorProto()
+        tensor.CopyFrom(tensors[name])
+        tensor.name = copy
+        _learn_constant(copy, numpy_helper.to_array(tensor), sizes)
+        if name not in stored:
+            made.append(helper.make_node("Constant", [], [copy], value=tensor))
+            continue
+        graph.initializer.append(tensor)
+        if name in inputs:
+            graph.input.add().CopyFrom(inputs[name])
+            graph.input[-1].name = copy
+    if made:
+        _set_nodes(graph, [*made, *graph.node])
+    return copies
+
+
+def _reads(graph: GraphProto) -> Iterator[tuple[NodeProto, int, str]]:
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            yield node, position, name
+
+
+def _is_vector(tensor: TensorProto) -> bool:
+    sizes = [size for size in tensor.dims if size != 1]
+    return len(sizes) == 1 and tensor.data_type != TensorProto.STRING

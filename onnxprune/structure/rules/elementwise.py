@@ -1,0 +1,53 @@
+"""Operators that work on each element by itself."""
+
+from __future__ import annotations
+
+from ..registry import Axes, Site, rule
+
+_UNARY = """
+    Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu
+    HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu
+    Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu
+""".split()
+_VARIADIC = """
+    Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less
+    LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor
+""".split()
+_CONTRIB = "Gelu FastGelu BiasGelu QuickGelu".split()
+
+
+@rule(*_UNARY)
+def unary(site: Site) -> None:
+    """The result is cut as the operand is."""
+    site.set(site.axes(0))
+
+
+@rule("Clip", "CastLike", "Dropout")
+def first(site: Site) -> None:
+    """As unary: further operands are scalars or types; a mask is as large as the result."""
+    for index in range(len(site.node.output)):
+        site.set(site.axes(0), index)
+
+
+@rule(*_VARIADIC)
+def variadic(site: Site) -> None:
+    """Aligned axes are equal, those of size one go along with any other."""
+    operands = [site.axes(index) for index in range(len(site.node.input))]
+    if site.opset < 7 and site.integer("broadcast", 0):
+        operands[1] = _shifted(site, operands)
+    site.set(site.broadcast(operands))
+
+
+@rule(*_CONTRIB, domain="com.microsoft")
+def contrib(site: Site) -> None:
+    """Activations, some with a bias along the last axis."""
+    operands = [site.axes(index) for index in range(len(site.node.input)) if site.has(index)]
+    site.set(site.broadcast(operands))
+
+
+def _shifted(site: Site, operands: list[Axes]) -> Axes:
+    """The second operand aligned at an axis of the first, as before opset 7."""
+    first, second = operands
+    axis = site.integer("axis", len(first) - len(second)) % len(first)
+    behind = len(first) - axis - len(second)
+    return (*second, *(site.fixed(1) for _ in range(behind)))
