@@ -29,6 +29,7 @@ from typing import Any
 from training_step_engines import (
     CASES,
     ENGINES,
+    have_models,
     prepare_data,
     prepare_lowered,
     prepare_models,
@@ -165,17 +166,25 @@ def require_agreement(name: str, losses: Mapping[str, Sequence[float]]) -> None:
 
 
 def prepare(pythons: Mapping[str, str], folder: Path) -> None:
-    """Write what the workers read; what is there already stays as it is."""
+    """Write what the workers read; networks that are there already stay as they are."""
     prepare_data(folder)
-    kinds = ["models", *(["lowered"] if "ort-training" in pythons else [])]
-    for kind in kinds:
-        python = pythons["torch" if kind == "models" else BASE]
-        command = [python, __file__, "--worker", kind, "--folder", str(folder)]
-        done = subprocess.run(
-            command, env=_environment(), capture_output=True, text=True, check=False
+    exporter = next((pythons[name] for name in ("torch", "torch-fused") if name in pythons), None)
+    if exporter is not None:
+        _prepare(exporter, "models", folder)
+    elif not have_models(folder):
+        raise SystemExit(
+            "the networks are exported by PyTorch: give an interpreter that has it "
+            "(--torch-python), or a folder of an earlier run (--folder)"
         )
-        if done.returncode:
-            raise SystemExit(f"the {kind} cannot be made: {done.stderr}")
+    if "ort-training" in pythons:
+        _prepare(pythons[BASE], "lowered", folder)
+
+
+def _prepare(python: str, kind: str, folder: Path) -> None:
+    command = [python, __file__, "--worker", kind, "--folder", str(folder)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the {kind} cannot be made: {done.stderr}")
 
 
 def parse() -> argparse.Namespace:

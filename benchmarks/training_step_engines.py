@@ -6,13 +6,29 @@ Every function here imports only what its own interpreter has.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["CASES", "ENGINES", "RATE", "Case", "prepare_data", "prepare_lowered", "prepare_models"]
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = [
+    "CASES",
+    "ENGINES",
+    "RATE",
+    "Case",
+    "have_models",
+    "prepare_data",
+    "prepare_lowered",
+    "prepare_models",
+]
 
 #: Learning rate of all engines, and weight decay: PyTorch's default.
 RATE = 1e-4
@@ -76,6 +92,11 @@ def _data(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
         return arrays["x"], arrays["y"]
 
 
+def have_models(folder: Path) -> bool:
+    """Whether every network is exported."""
+    return all(_model(folder, case).exists() for case in CASES.values())
+
+
 def prepare_models(folder: Path) -> None:
     """Export every network; for the interpreter that has PyTorch."""
     from training_step_models import export
@@ -100,12 +121,12 @@ def prepare_lowered(folder: Path) -> None:
     from onnxprune.training.preparation import prepare
 
     for name, case in CASES.items():
+        if not case.frozen:
+            continue  # see _with_batch_statistics
         try:
-            forward = prepare(read(_model(folder, case)), bn="frozen" if case.frozen else "train")
+            forward = prepare(read(_model(folder, case)))
             proto, values = with_loss(forward, LossConfig(), Labels(np.dtype(np.int64), ()))
-            states = {item.name for item in forward.statistics}
-            trainable = [item for item in forward.addresses if item not in states]
-            found = lowered(proto, values.loss, _trained(proto, values.loss, trainable))
+            found = lowered(proto, values.loss, _trained(proto, values.loss, forward.addresses))
         except OnnxPruneError as error:
             (folder / f"{name}.refused").write_text(str(error))
             continue
@@ -113,12 +134,12 @@ def prepare_lowered(folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps([values.label_input, *found.trained]))
 
 
-def _trained(proto: object, loss: str, trainable: list[str]) -> list[str]:
+def _trained(proto: ModelProto, loss: str, candidates: Iterable[str]) -> list[str]:
     """What onnxprune's own trainer trains: running statistics stay as they are."""
     from onnxprune.training.builder import GraphBuilder
     from onnxprune.training.parameters import select_parameters
 
-    chosen = select_parameters(GraphBuilder(proto), loss, trainable, (), {})  # type: ignore[arg-type]
+    chosen = select_parameters(GraphBuilder(proto), loss, list(candidates), (), {})
     return [item.name for item in chosen.trained]
 
 
@@ -174,10 +195,6 @@ def _torch(folder: Path, name: str, threads: int, *, fused: bool) -> Step:
 
 def onnxruntime_training(folder: Path, name: str, threads: int) -> Step:
     """onnxruntime-training's Module and Optimizer, gradients masked between them."""
-    import sys
-    import tempfile
-    import types
-
     import onnx
 
     if (folder / f"{name}.refused").exists():
@@ -188,13 +205,20 @@ def onnxruntime_training(folder: Path, name: str, threads: int) -> Step:
     from onnxruntime.training import artifacts, onnxblock
     from onnxruntime.training.api import CheckpointState, Module, Optimizer
 
-    onnx.IR_VERSION = 10  # type: ignore[misc]  # the newest that this onnxruntime reads
-    labels, *trained = json.loads((folder / f"{name}.json").read_text())
+    # The newest that this onnxruntime reads.
+    setattr(onnx, "IR_VERSION", 10)  # noqa: B010 -- declared as an enumeration
+    if CASES[name].frozen:
+        labels, *trained = json.loads((folder / f"{name}.json").read_text())
+        model, loss = onnx.load(str(_lowered(folder, name))), None
+    else:
+        labels, loss = "labels", artifacts.LossType.CrossEntropyLoss
+        model, trained = _with_batch_statistics(onnx.load(str(_model(folder, CASES[name]))))
     made = tempfile.TemporaryDirectory()
     artifacts.generate_artifacts(
-        onnx.load(str(_lowered(folder, name))),
+        model,
         requires_grad=trained,
         frozen_params=[],
+        loss=loss,
         optimizer=onnxblock.optim.AdamW(eps=1e-8, weight_decay=DECAY),
         artifact_directory=made.name,
     )
@@ -226,6 +250,25 @@ def onnxruntime_training(folder: Path, name: str, threads: int) -> Step:
     # The folder lives as long as the step.
     setattr(step, "made", made)  # noqa: B010
     return step
+
+
+def _with_batch_statistics(model: Any) -> tuple[Any, list[str]]:
+    """A model with BatchNormalization in training mode, and what is trained of it.
+
+    onnxprune does not run that on onnxruntime-training, which does not give the new statistics.
+    """
+    from onnx import helper
+
+    statistics: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == "BatchNormalization":
+            kept = [item for item in node.attribute if item.name != "training_mode"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, helper.make_attribute("training_mode", 1)])
+            node.output.extend(f"{item}.updated" for item in node.input[3:5])
+            statistics.update(node.input[3:5])
+    stored = [tensor.name for tensor in model.graph.initializer]
+    return model, [item for item in stored if item not in statistics]
 
 
 #: Every engine gets the folder of prepared files, the name of a case and a number of threads.

@@ -97,8 +97,7 @@ class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(48, 128)
-        # A buffer: onnxprune trains no constant that is not a layer's.
-        self.register_buffer("places", 0.02 * torch.randn(64, 128))
+        self.places = nn.Parameter(0.02 * torch.randn(64, 128))
         self.layers = nn.Sequential(*(Encoder(128, 4, 512) for _ in range(4)))
         self.norm, self.head = nn.LayerNorm(128), nn.Linear(128, CLASSES)
 

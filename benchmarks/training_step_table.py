@@ -61,6 +61,6 @@ def _ratio(rounds: Sequence[Sequence[float]], others: Sequence[Sequence[float]] 
     """Median of the rounds' ratios, and the range of their middle half."""
     if others is None:
         return "-"
-    medians = [[statistics.median(burst) for burst in side] for side in (rounds, others)]
-    low, middle, high = np.quantile(np.divide(*medians), [0.25, 0.5, 0.75])
+    ours, theirs = (np.median(side, axis=1) for side in (rounds, others))
+    low, middle, high = np.quantile(ours / theirs, [0.25, 0.5, 0.75])
     return f"{middle:.2f} ({low:.2f}-{high:.2f})"

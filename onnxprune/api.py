@@ -153,8 +153,7 @@ def prune(
         check=check,
         allow_nonfinite=allow_nonfinite,
     )
-    if finetune is not None and train is None:
-        raise UsageError("finetune says how to retrain: give the samples to retrain on as train")
+    _check_finetune(finetune, train)
     pruned = prune_model(
         read(model),
         config,
@@ -178,6 +177,13 @@ def inspect(
         progress: Called with what is being done, steps done and steps in all.
     """
     return inspect_model(read(model), embeddings=embeddings, progress=progress)
+
+
+def _check_finetune(finetune: object, train: object) -> None:
+    if finetune is not None and not isinstance(finetune, FineTune):
+        raise UsageError(f"finetune is {finetune!r}: give an onnxprune.FineTune")
+    if finetune is not None and train is None:
+        raise UsageError("finetune says how to retrain: give the samples to retrain on as train")
 
 
 def prune_file(

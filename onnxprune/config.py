@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,6 +124,11 @@ class OutputConfig:
                 raise UsageError(
                     f"{what} and {role} are both {str(other)!r}: give {what} another name"
                 )
+        for (role, data), (what, path) in product(read, written):
+            if data is not None and path is not None and _is_array_of(path, Path(data)):
+                raise UsageError(
+                    f"{what} {str(path)!r} would be an array of {role}: give {what} another name"
+                )
 
     @property
     def prints_json(self) -> bool:
@@ -177,6 +182,11 @@ def _override(item: Any) -> tuple[str, float | None]:
     if quality is None:
         return glob(name), None
     return glob(name), _quality(quality, f"quality of layer override {name!r}")
+
+
+def _is_array_of(path: Path, folder: Path) -> bool:
+    """Whether a path is one of the .npy files of a data folder, or would be."""
+    return path.suffix == ".npy" and folder.is_dir() and _same_path(path.parent, folder)
 
 
 def _same_path(one: Path, other: Path) -> bool:

@@ -54,10 +54,14 @@ class Meter:
         given: Samples as `open_source` takes them; opened when the first model is measured.
         reference: The unpruned model, with which models must agree where samples have no labels.
             Without it, samples must have labels.
+        targets: Whether labels may be values where they are whole numbers; see `choose_metric`.
     """
 
-    def __init__(self, given: Given, *, reference: Model | None = None) -> None:
+    def __init__(
+        self, given: Given, *, reference: Model | None = None, targets: bool = False
+    ) -> None:
         self._given = given
+        self._targets = targets
         self._reference = reference
         self._source: BatchSource | None = None
         self._sigmoid = reference is not None and ends_in_sigmoid(reference.proto)
@@ -115,6 +119,7 @@ class Meter:
             session_specs(session),
             self._source,
             sigmoid=self._sigmoid,
+            targets=self._targets,
             reference=reference,
         )
 
@@ -150,6 +155,7 @@ def evaluate(
     source: BatchSource,
     *,
     sigmoid: bool = False,
+    targets: bool = False,
     reference: Predict | None = None,
 ) -> Measured:
     """Measure a model on one epoch of samples, in order.
@@ -160,6 +166,7 @@ def evaluate(
             last is filled up. Floats of another width are converted.
         source: The samples.
         sigmoid: Whether the first output ends in a Sigmoid.
+        targets: Whether labels may be values where they are whole numbers; see `choose_metric`.
         reference: The model to agree with; None to measure by the labels.
 
     Raises:
@@ -177,7 +184,9 @@ def evaluate(
             metric = metric or agreement_metric(target, sigmoid=sigmoid)
         elif LABELS in batch:
             target = batch[LABELS]
-            metric = metric or choose_metric(target, output, sigmoid=sigmoid, place=source.name)
+            metric = metric or choose_metric(
+                target, output, sigmoid=sigmoid, targets=targets, place=source.name
+            )
         else:
             raise DataError(f"{source.name} has no labels; add the right answers")
         if metric.classes is not None:

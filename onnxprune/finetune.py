@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -218,8 +217,13 @@ def _choice(literal: Any) -> _Check:
 
 
 def _positive(example: str) -> _Check:
-    wanted = f"a finite number above 0, such as {example}"
-    return _number(wanted, lambda value: 0 < value < math.inf)
+    wanted = f"a number above 0 that float32 holds, such as {example}"
+    return _number(wanted, lambda value: _SMALLEST <= value <= _LARGEST)
+
+
+def _held(value: float) -> bool:
+    """Whether float32, in which training computes, holds a number of at least 0."""
+    return value == 0 or _SMALLEST <= value <= _LARGEST
 
 
 def _globs(value: Any, what: str) -> tuple[str, ...]:
@@ -240,12 +244,15 @@ def _loss(value: Any, what: str) -> Any:
 
 
 def _class_weights(value: Any, what: str) -> tuple[float, ...]:
-    one = _number("finite numbers of at least 0", lambda weight: 0 <= weight < math.inf)
+    one = _number("numbers of at least 0 that float32 holds", _held)
     weights = tuple(one(item, f"a weight of {what}") for item in items(value, what))
     if not any(weights):
         raise UsageError(f"{what} weighs no class: give a number above 0 for at least one")
     return weights
 
+
+#: The positive numbers of float32, those without full precision left out.
+_SMALLEST, _LARGEST = 2.0**-126, 2.0**128 - 2.0**104
 
 _FROM_ZERO = "from 0 up to but not including 1"
 
@@ -257,9 +264,7 @@ _CHECKS: Mapping[str, _Check] = {
     "lr_schedule": _choice(RateSchedule),
     "optimizer": _choice(OptimizerName),
     "momentum": _number(f"a number {_FROM_ZERO}", lambda value: 0 <= value < 1),
-    "l2": _number(
-        "a finite number of at least 0, such as 0.0001", lambda value: 0 <= value < math.inf
-    ),
+    "l2": _number("a number of at least 0 that float32 holds, such as 0.0001", _held),
     "batch_size": _whole(1),
     "clip_norm": _positive("1.0"),
     "seed": _whole(0),
@@ -267,7 +272,10 @@ _CHECKS: Mapping[str, _Check] = {
     "patience": _whole(1),
     "checkpoint": _folder,
     "distill_weight": _number("a share from 0 to 1", lambda value: 0 <= value <= 1),
-    "temperature": _positive("4"),
+    # Its square, and what it divides, must stay numbers.
+    "temperature": _number(
+        "a number from 1e-6 to 1e6, such as 4", lambda value: 1e-6 <= value <= 1e6
+    ),
     "loss": _loss,
     "class_weights": _class_weights,
     "label_smoothing": _number(f"a share {_FROM_ZERO}", lambda value: 0 <= value < 1),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from .config import OutputConfig
 from .errors import UsageError
@@ -43,9 +44,21 @@ def flag(config: type, field: str, name: str, group: Group, **more: Any) -> Para
     return Parameter(name=name, help=flag_help(config, field), group=group, **more)
 
 
-def _training(field: str, metavar: str = "") -> Parameter:
-    more = {"metavar": metavar} if metavar else {}
+def _training(field: str, metavar: str = "", **more: Any) -> Parameter:
+    more = {"metavar": metavar, **more} if metavar else more
     return flag(FineTune, field, _spelling(field), TRAINING, **more)
+
+
+def _count(field: str) -> Parameter:
+    return _training(field, "N", converter=_whole)
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """A whole number as it is written; cyclopts by itself would round 1.5."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f'unable to convert "{tokens[0].value}" into int') from None
 
 
 def _spelling(field: str) -> str:
@@ -59,8 +72,8 @@ class TrainingFlags:
     train: Annotated[
         str | None, flag(OutputConfig, "train", "--train", TRAINING, metavar="DATA")
     ] = None
-    epochs: Annotated[int | None, _training("epochs", "N")] = None
-    rounds: Annotated[int | None, _training("rounds", "N")] = None
+    epochs: Annotated[int | None, _count("epochs")] = None
+    rounds: Annotated[int | None, _count("rounds")] = None
     rounds_schedule: Annotated[RoundsSchedule | None, _training("rounds_schedule", "FORM")] = None
     lr: Annotated[float | None, _training("lr", "RATE")] = None
     lr_schedule: Annotated[RateSchedule | None, _training("lr_schedule", "FORM")] = None
@@ -68,11 +81,11 @@ class TrainingFlags:
     momentum: Annotated[float | None, _training("momentum", "M")] = None
     nesterov: Annotated[bool, _training("nesterov")] = False
     l2: Annotated[float | None, _training("l2", "L")] = None
-    batch_size: Annotated[int | None, _training("batch_size", "N")] = None
+    batch_size: Annotated[int | None, _count("batch_size")] = None
     clip_norm: Annotated[float | None, _training("clip_norm", "NORM")] = None
-    seed: Annotated[int | None, _training("seed", "N")] = None
+    seed: Annotated[int | None, _count("seed")] = None
     train_layers: Annotated[list[str] | None, _training("train_layers", "GLOB")] = None
-    patience: Annotated[int | None, _training("patience", "N")] = None
+    patience: Annotated[int | None, _count("patience")] = None
     checkpoint: Annotated[Path | None, _training("checkpoint", "DIR")] = None
     resume: Annotated[bool, _training("resume")] = False
     distill: Annotated[bool, _training("distill")] = False

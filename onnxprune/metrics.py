@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -12,11 +12,16 @@ from onnx import ModelProto
 
 from .errors import DataError
 
-__all__ = ["Metric", "agreement_metric", "choose_metric", "ends_in_sigmoid"]
+__all__ = ["TOP_1", "Metric", "agreement_metric", "choose_metric", "ends_in_sigmoid"]
 
+#: Name of the metric of classifiers.
+TOP_1 = "top-1 accuracy"
 #: Operators between a Sigmoid and the output that change no number.
 VIEWS = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 SIGMOIDS = ("Sigmoid", "HardSigmoid")
+
+#: A value for each entry, from output and target.
+Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,17 @@ class Metric:
     name: str
     better: Literal["higher", "lower"]
     share: bool
-    values: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    values: Values
     classes: int | None = None
 
 
 def choose_metric(
-    labels: np.ndarray, output: np.ndarray, *, sigmoid: bool = False, place: str = "the data"
+    labels: np.ndarray,
+    output: np.ndarray,
+    *,
+    sigmoid: bool = False,
+    targets: bool = False,
+    place: str = "the data",
 ) -> Metric:
     """The metric of a model on labelled data.
 
@@ -55,18 +65,22 @@ def choose_metric(
     floats of the output's shape            mean squared error
     ======================================  ==================================================
 
+    Labels that fit in none of these ways are tried without their axes of size one.
+
     Args:
         labels: int64 classes or float32 targets of a batch [N, ...].
         output: What the model gives for the batch [N, ...].
         sigmoid: Whether the model ends in a Sigmoid; see `ends_in_sigmoid`.
+        targets: Whether whole numbers of the shape of an output without Sigmoid are values.
         place: Where the labels are from, for messages.
 
     Raises:
         DataError: Labels and output fit in none of these ways.
     """
-    found = _regression(labels, output)
-    if labels.dtype.kind == "i":
-        found = _classified(output, labels) or _scored(labels, output, sigmoid)
+    found = _fitting(labels, output, sigmoid, targets)
+    if found is None and 1 in labels.shape[1:]:
+        bare = _fitting(_without_ones(labels), output, sigmoid, targets)
+        found = None if bare is None else replace(bare, values=partial(_on_bare, bare.values))
     if found is None:
         raise _unfit(labels, output, place)
     return found
@@ -107,6 +121,13 @@ def ends_in_sigmoid(proto: ModelProto) -> bool:
 # ---- choosing ------------------------------------------------------------------------------
 
 
+def _fitting(labels: np.ndarray, output: np.ndarray, sigmoid: bool, targets: bool) -> Metric | None:
+    if labels.dtype.kind != "i":
+        return _regression(labels, output)
+    valued = _regression(labels, output) if targets and not sigmoid else None
+    return valued or _classified(output, labels) or _scored(labels, output, sigmoid)
+
+
 def _regression(labels: np.ndarray, output: np.ndarray) -> Metric | None:
     if output.dtype.kind != "f" or _core(labels) != _core(output):
         return None
@@ -128,7 +149,7 @@ def _scored(labels: np.ndarray, output: np.ndarray, sigmoid: bool) -> Metric | N
     if _core(labels) == _core(output):
         return _binary(labels, 0.5 if sigmoid else 0.0, sigmoid)
     if labels.ndim == 1 and len(_core(output)) == 1:
-        return Metric("top-1 accuracy", "higher", True, _top1, output.size // len(output))
+        return Metric(TOP_1, "higher", True, _top1, output.size // len(output))
     for axis in (1, output.ndim - 1):
         if output.ndim > 1 and output.shape[:axis] + output.shape[axis + 1 :] == labels.shape:
             values = partial(_top_along, axis=axis)
@@ -152,12 +173,17 @@ def _one_hot(labels: np.ndarray) -> bool:
 
 
 def _accuracy(labels: np.ndarray) -> str:
-    return {1: "top-1 accuracy", 2: "token accuracy"}.get(labels.ndim, "pixel accuracy")
+    return {1: TOP_1, 2: "token accuracy"}.get(labels.ndim, "pixel accuracy")
 
 
 def _core(array: np.ndarray) -> tuple[int, ...]:
     """Shape per sample, less axes of size one."""
     return tuple(size for size in array.shape[1:] if size != 1)
+
+
+def _without_ones(array: np.ndarray) -> np.ndarray:
+    """An array less its axes of size one, the first kept."""
+    return array.reshape(len(array), *_core(array))
 
 
 def _unfit(labels: np.ndarray, output: np.ndarray, place: str) -> DataError:
@@ -170,6 +196,10 @@ def _unfit(labels: np.ndarray, output: np.ndarray, place: str) -> DataError:
 
 
 # ---- values --------------------------------------------------------------------------------
+
+
+def _on_bare(values: Values, output: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return values(output, _without_ones(target))
 
 
 def _equal(output: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -55,7 +55,8 @@ def whole(value: object, what: str, least: int) -> int:
         or not isinstance(value, numbers.Integral)
         or not least <= int(value) < 2**63
     ):
-        raise _refused(value, what, f"a whole number of at least {least}")
+        below = " and below 2**63" if isinstance(value, int) and value >= 2**63 else ""
+        raise _refused(value, what, f"a whole number of at least {least}{below}")
     return int(value)
 
 
@@ -69,7 +70,10 @@ def items(value: Iterable[Any], what: str) -> tuple[Any, ...]:
     """Return the items of a sequence; a lone string would fall apart into letters."""
     if isinstance(value, (str, bytes)):
         raise UsageError(f"{what} is the single text {value!r}: give a sequence, even of one")
-    return tuple(value)
+    try:
+        return tuple(value)
+    except TypeError:
+        raise UsageError(f"{what} is {value!r}: give a sequence, even of one") from None
 
 
 def glob(item: Any) -> str:

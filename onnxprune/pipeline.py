@@ -98,7 +98,8 @@ def prune_model(
         Interrupted: The training was interrupted.
     """
     started = time.perf_counter()
-    meter = Meter(val, reference=source) if val is not None else None
+    targets = finetune is not None and finetune.loss in ("mse", "l1")
+    meter = Meter(val, reference=source, targets=targets) if val is not None else None
     before = meter(source) if meter is not None else None
     scan = find_layers(source, embeddings=config.embeddings)
     if not scan.layers and config.quality != 0:

@@ -14,6 +14,7 @@ from .evaluation import Meter
 from .finetune import FineTune
 from .graph.dropout import DropoutSite, rewrite_dropouts
 from .graph.layer import LayerScan
+from .metrics import TOP_1
 from .model.model import Model
 from .model.tensors import TensorAddress
 from .pruning.once import PrunedOnce, prune_once, statistics_of
@@ -23,6 +24,7 @@ from .report.training import EpochRow, RoundRow, Training
 from .training.checkpoint import (
     Checkpoint,
     Fingerprint,
+    check_folder,
     fingerprint,
     load_checkpoint,
     save_checkpoint,
@@ -153,7 +155,8 @@ class _Rounds:
     ) -> None:
         self._scan, self._config, self._settings = scan, config, settings
         self._meter, self._progress, self._told = meter, progress, training_progress
-        self.teaching = Teaching(source, data, settings)
+        classification = meter is not None and meter.metric == TOP_1
+        self.teaching = Teaching(source, data, settings, classification)
         self.number = 0
         self.weights = source
         self.changed: dict[TensorAddress, None] = {}
@@ -238,6 +241,7 @@ class _Rounds:
         """Writes checkpoints of a round."""
         folder = self._settings.checkpoint
         assert folder is not None
+        check_folder(folder)
         start = {
             address: self.weights.payload(self.weights.tensors[address]).array()
             for address in self.changed

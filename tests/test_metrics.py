@@ -89,7 +89,7 @@ def test_mean_squared_error_of_rows_against_columns() -> None:
     ("labels", "output", "match"),
     [
         (floats(), floats(5), "floats of shape .6,. for a first output that is float32"),
-        (classes(5, 1), floats(5), "whole numbers of shape .6, 1."),
+        (classes(5, 1, 2), floats(5), "whole numbers of shape .6, 1, 2."),
         (classes(5, 2), floats(5), "whole-number classes"),
         (np.eye(5, dtype=np.int64)[classes(5)], floats(5), "of shape .6, 5."),
         (classes(5), np.array(["a"] * N), "first output that is <U1"),

@@ -126,6 +126,8 @@ def open_source(
         return given
     if isinstance(given, (str, os.PathLike)):
         text = os.fspath(given)
+        if not text:
+            raise DataError("the name of the data is empty; give a file, a folder or a function")
         if names_function(text):
             return _from_function(find_function(text), inputs, labelled, text)
         path = Path(text)

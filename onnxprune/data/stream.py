@@ -24,10 +24,13 @@ __all__ = ["StreamSource", "failed", "is_once"]
 
 Batch = dict[str, np.ndarray]
 
+#: What code of the user's may raise: a Ctrl-C is none of its errors, the end of the program is.
+USER_ERRORS = (Exception, SystemExit, GeneratorExit)
+
 
 def is_once(given: Iterable[Any]) -> bool:
     """Whether an iterable is an iterator (a generator, a file): spent after one epoch."""
-    return iter(given) is given
+    return isinstance(given, Iterator)
 
 
 class StreamSource:
@@ -68,6 +71,7 @@ class StreamSource:
         self._title = title
         self._classes: int | None = None
         self._length: int | None = None
+        self.labels: LabelFacts | None = None
         self._pending: Iterator[Any] | None = self._start(first)
         head = _next(self._pending, name)
         if head is None:
@@ -75,7 +79,6 @@ class StreamSource:
         self._head = [head[0]]
         batch = self._batch(head[0], 0)
         self._labelled = LABELS in batch
-        self.labels: LabelFacts | None = None
         if self._labelled:
             self.labels = label_facts(batch[LABELS], whole=False)
 
@@ -114,7 +117,8 @@ class StreamSource:
                 "returns a new iterator"
             )
         head, self._head = self._head, []
-        iterator = self._pending or self._start(None)
+        # An iterator may have a length, so that its truth is anything.
+        iterator = self._start(None) if self._pending is None else self._pending
         self._pending = None
         return self._epoch(head, iterator, skip)
 
@@ -141,7 +145,7 @@ class StreamSource:
                 given = self._again()
             except OnnxPruneError:
                 raise
-            except Exception as error:  # it is the user's code
+            except USER_ERRORS as error:
                 raise failed(self.name, error) from error
         if not isinstance(given, Iterable):
             raise DataError(
@@ -150,9 +154,12 @@ class StreamSource:
             )
         try:
             self._length = len(given)  # type: ignore[arg-type]
-        except TypeError:
+        except USER_ERRORS:  # what has no length, or fails to say it, is iterated all the same
             self._length = None
-        return iter(given)
+        try:
+            return iter(given)
+        except USER_ERRORS as error:
+            raise failed(self.name, error) from error
 
     def _batch(self, element: Any, index: int) -> Batch:
         """One batch by name, checked."""
@@ -170,9 +177,21 @@ class StreamSource:
         check_lengths(batch, targets, place, self._inputs)
         if targets is not None:
             batch[LABELS] = as_labels(targets, place)
+            self._check_kind(batch[LABELS], place)
             if self._classes is not None:
                 check_labels(batch[LABELS], self._classes, place=place)
         return batch
+
+    def _check_kind(self, labels: np.ndarray, place: str) -> None:
+        """Refuse labels of another type or number of axes than the first batch has."""
+        first = self.labels
+        if first is None or (labels.dtype, labels.ndim) == (first.dtype, len(first.shape) + 1):
+            return
+        axes = "".join(f", {size}" for size in first.shape)
+        raise DataError(
+            f"'{LABELS}' in {place} are {labels.dtype} of shape {labels.shape} and those of the "
+            f"first batch {first.dtype} of shape (N{axes}); give labels of one kind"
+        )
 
     def _matched(self, element: Any, place: str) -> tuple[dict[str, Any], Any]:
         """Unconverted values by input name, and the labels where they are wanted."""
@@ -200,11 +219,13 @@ def _next(iterator: Iterator[Any], name: str) -> tuple[Any] | None:
         return None
     except OnnxPruneError:
         raise
-    except Exception as error:  # it is the user's code
+    except USER_ERRORS as error:
         raise failed(name, error) from error
 
 
 def failed(name: str, error: BaseException) -> DataError:
     """The error for code of the user's that raised another."""
-    text = " ".join(str(error).split())
+    lines = str(error).strip().splitlines() or [""]
+    # A worker process puts a whole traceback in between.
+    text = " ".join(" ".join(lines if len(lines) < 3 else [lines[0], lines[-1]]).split())
     return DataError(f"{name} failed with {type(error).__name__} ({text}); correct it and retry")

@@ -51,8 +51,12 @@ class Atoms:
         while True:
             further = self._forward[found]
             if np.array_equal(further, found):
-                return found
+                break
             found = further
+        # Shorten the chain, except where it ends in FIXED: its links know the cause.
+        free = found != FIXED
+        self._forward[labels[free]] = found[free]
+        return found
 
     def content(self, label: int) -> frozenset[int]:
         """Atoms of a label's set, all of them free."""
@@ -72,7 +76,8 @@ class Atoms:
         twos, where_two = np.unique(second, return_inverse=True)
         left = [self.content(int(label)) for label in ones]
         right = [self.content(int(label)) for label in twos]
-        table = np.array([[self._intern(a | b) for b in right] for a in left], np.int64)
+        table = self._intern_all([a | b for a in left for b in right])
+        table = table.reshape(len(left), len(right))
         return table[np.ix_(where_one.reshape(-1), where_two.reshape(-1))].reshape(-1)
 
     def product(self, axes: Sequence[Labels]) -> Labels:
@@ -101,8 +106,10 @@ class Atoms:
         if not differ.any():
             return
         first, second = first[differ], second[differ]
-        if self._bind_all(first, second) or self._bind_all(second, first):
+        if self._bind_all(second, first) or self._bind_all(first, second):
             return
+        if self._composite[first].any() and self._composite[second].any():
+            self._match(first, second)
         pairs = dict.fromkeys(zip(first.tolist(), second.tolist(), strict=True))
         for one, two in pairs:
             self._unify_pair(one, two)
@@ -168,19 +175,29 @@ class Atoms:
 
     def _intern(self, atoms: frozenset[int]) -> int:
         """The label of a set of free atoms."""
-        if not atoms:
-            return FIXED
-        if len(atoms) == 1:
-            return next(iter(atoms))
-        label = self._interned.get(atoms)
-        if label is None:
-            label = self._interned[atoms] = self._reserve(1)
-            self._composite[label] = True
-            self._content[label] = atoms
-            for atom in atoms:
-                self._users.setdefault(atom, []).append(label)
-                self._in_set[atom] = True
-        return label
+        return int(self._intern_all([atoms])[0])
+
+    def _intern_all(self, sets: list[frozenset[int]]) -> Labels:
+        """The labels of sets of free atoms."""
+        found, made = [], []
+        start = self._count
+        for atoms in sets:
+            if len(atoms) < 2:
+                found.append(next(iter(atoms), FIXED))
+                continue
+            label = self._interned.get(atoms)
+            if label is None:
+                label = self._interned[atoms] = start + len(made)
+                self._content[label] = atoms
+                made.append(atoms)
+                for atom in atoms:
+                    self._users.setdefault(atom, []).append(label)
+            found.append(label)
+        if made:
+            self._reserve(len(made))
+            self._composite[start : self._count] = True
+            self._in_set[list(frozenset().union(*made))] = True
+        return np.array(found, np.int64)
 
     def _bind(self, atom: int, label: int) -> None:
         """Put a label in the place of a free atom, in every set that has it."""
@@ -202,6 +219,25 @@ class Atoms:
         self._forward[atoms] = labels
         self._causes[atoms] = self.cause
         return True
+
+    def _match(self, first: Labels, second: Labels) -> None:
+        """Make atoms equal that occur at the same places of the two sides.
+
+        Of a[i] + b[j] = c[i] + d[j] this is the solution a = c, b = d.
+        """
+        places: dict[bytes, int] = {}
+        for atom, where in self._places(first).items():
+            places.setdefault(where, atom)
+        for atom, where in self._places(second).items():
+            if where in places:
+                self._unify_pair(places[where], atom)
+
+    def _places(self, labels: Labels) -> dict[int, bytes]:
+        """Every atom with the positions at which it occurs."""
+        atoms, positions = self.occurrences(labels)
+        unique, start = np.unique(atoms, return_index=True)
+        parts = np.split(positions, start[1:])
+        return {atom: part.tobytes() for atom, part in zip(unique.tolist(), parts, strict=True)}
 
     def _unify_pair(self, one: int, two: int) -> None:
         first, second = self.content(one), self.content(two)
@@ -226,12 +262,29 @@ class Atoms:
             return table[:, 0].copy(), np.zeros(columns, np.int64)
         if (table == table[:1]).all():
             return np.zeros(rows, np.int64), table[0].copy()
-        known = self._factored(table) if self._composite[table].any() else None
-        if known is not None:
-            return known
+        if self._composite[table].any():
+            known = self._factored(table) or self._factored(self._cut(table))
+            if known is not None:
+                return known
         first, second = self.fresh(rows), self.fresh(columns)
         self.unify(table.reshape(-1), self.union(first, second))
         return self.resolve(first), self.resolve(second)
+
+    def _cut(self, table: Labels) -> Labels:
+        """Take atoms apart that cover some rows and some columns: one for each of the two."""
+        rows, columns = table.shape
+        parts: dict[tuple[str, bytes], int] = {}
+        for atom, where in self._places(table.reshape(-1)).items():
+            cells = np.frombuffer(where, np.int64)
+            across, down = np.unique(cells % columns), np.unique(cells // columns)
+            if len(across) * len(down) != len(cells) or columns == len(across) or rows == len(down):
+                continue
+            keys = (("rows", down.tobytes()), ("columns", across.tobytes()))
+            for key in keys:
+                if key not in parts:
+                    parts[key] = int(self.fresh(1)[0])
+            self._bind(atom, self._intern(frozenset(parts[key] for key in keys)))
+        return self.resolve(table)
 
     def _factored(self, table: Labels) -> tuple[Labels, Labels] | None:
         """The two parts of a table of sets that is an outer union already."""
@@ -241,8 +294,7 @@ class Atoms:
         for row, line in zip(rows, sets, strict=True):
             if any(row | column != cell for column, cell in zip(columns, line, strict=True)):
                 return None
-        first = np.array([self._intern(row) for row in rows], np.int64)
-        return first, np.array([self._intern(column) for column in columns], np.int64)
+        return self._intern_all(rows), self._intern_all(columns)
 
 
 def _distinct(labels: Labels) -> bool:

@@ -44,8 +44,8 @@ class Names:
         pending = [graph]
         while pending:
             current = pending.pop()
-            infos = (*current.input, *current.initializer, *current.output)
-            self._taken.update(info.name for info in infos)
+            self._taken.update(tensor.name for tensor in current.initializer)
+            self._taken.update(info.name for info in (*current.input, *current.output))
             for index, node in enumerate(current.node):
                 self._taken.update(node.output)
                 self._taken.add(node.name)
@@ -108,9 +108,7 @@ def _constant(name: str, sizes: Sizes) -> NodeProto:
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name))
 
 
-def _without_dead(
-    nodes: list[NodeProto], derived: set[str], results: set[str]
-) -> list[NodeProto]:
+def _without_dead(nodes: list[NodeProto], derived: set[str], results: set[str]) -> list[NodeProto]:
     """Drop the shape arithmetic that nobody reads any more."""
     needed = set(results)
     kept = []

@@ -31,6 +31,7 @@ class Site:
         node: The node.
         opset: Version of its operator set.
         results: Labels of its outputs, as far as the rule has set them.
+        followed: Operands whose labels the rule has read; the others are sizes, indices, modes.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Site:
         self.atoms = atoms
         self.sizes = sizes
         self.results: dict[str, Axes] = {}
+        self.followed: set[str] = set()
         self._axes = axes
         self._cause = cause
 
@@ -64,6 +66,7 @@ class Site:
         """Labels of an operand's axes."""
         name = self.node.input[index]
         found = self._axes(name)
+        self.followed.add(name)
         return self.barrier(f"the shape of '{name}' is not known") if found is None else found
 
     def shape(self, index: int) -> Shape:
@@ -112,8 +115,19 @@ class Site:
         """State that two axes lose the same indices."""
         if len(first) != len(second):
             self.barrier("the sizes of its operands do not fit together")
-        self.atoms.cause = self._cause("meets indices that stay")
+        self.atoms.cause = self._inherited(first, second)
         self.atoms.unify(first, second)
+
+    def _inherited(self, first: Labels, second: Labels) -> int:
+        """The cause of what is frozen on one side and is going to be on the other."""
+        stay = [self.atoms.resolve(labels) == FIXED for labels in (first, second)]
+        if (stay[0] == stay[1]).all():
+            return 0
+        for labels in (first, second):
+            known = self.atoms.causes(labels)
+            if known.any():
+                return int(known[known != 0][0])
+        return self._cause("meets indices that stay")
 
     def freeze(self, labels: Labels, reason: str) -> None:
         """State that an axis stays, and why."""

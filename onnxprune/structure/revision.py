@@ -63,18 +63,15 @@ class Revision:
         del self.node.attribute[:]
         self.node.attribute.extend(others)
 
-    def set_operand(self, index: int, values: Sequence[int | float]) -> None:
+    def set_operand(self, index: int, values: npt.ArrayLike) -> None:
         """Feed an operand from a new constant with the type and rank that it had."""
         old = self.site.constant(index) if self.site.has(index) else None
         dtype = np.dtype(np.int64) if old is None else old.dtype
-        array = np.array(values, dtype)
-        if old is not None:
-            array = array.reshape([-1] * min(old.ndim, 1) if old.ndim < 2 else old.shape)
         while len(self.node.input) <= index:
             self.node.input.append("")
         base = self.node.input[index] or f"{self.node.output[0]}_sizes"
         name = self.names.unused(f"{base}_kept")
-        tensor = numpy_helper.from_array(array, name)
+        tensor = numpy_helper.from_array(np.array(values, dtype), name)
         self.before.append(helper.make_node("Constant", [], [name], value=tensor))
         self.node.input[index] = name
 
@@ -117,8 +114,10 @@ class Revision:
         names = [self.names.unused(f"{target}_{part}") for part in ("times", "over", "product")]
         nodes = [
             helper.make_node(
-                "Constant", [], [name], value=numpy_helper.from_array(
-                    np.array(numbers, dtype).reshape(shape), name)
+                "Constant",
+                [],
+                [name],
+                value=numpy_helper.from_array(np.array(numbers, dtype).reshape(shape), name),
             )
             for name, numbers in zip(names, (new, old), strict=False)
         ]

@@ -11,8 +11,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
-from onnx import shape_inference
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    numpy_helper,
+    shape_inference,
+)
 from onnx.reference import ReferenceEvaluator
 
 from ..graph.attributes import find_attribute
@@ -31,7 +38,7 @@ _ARITHMETIC = """
 #: Operators with which exporters compute shapes, scales and indices.
 _FOLDED = frozenset(_ARITHMETIC.split())
 #: com.microsoft operators whose result has the shape and type of their first operand.
-_SAME_SHAPE = frozenset("Gelu FastGelu BiasGelu QuickGelu SkipLayerNormalization".split())
+_SAME_SHAPE = frozenset(["Gelu", "FastGelu", "BiasGelu", "QuickGelu", "SkipLayerNormalization"])
 _BATCH = ((5, 7), (1, 1))
 _OTHER = ((64, 96), (224, 256), (16, 24), (7, 11), (1, 2))
 
@@ -100,10 +107,10 @@ def constant_tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
     for tensor in graph.initializer:
         yield tensor.name, tensor
     for node in graph.node:
-        tensor = constant_tensor(node)
-        if tensor is not None:
+        held = constant_tensor(node)
+        if held is not None:
             copy = TensorProto()
-            copy.CopyFrom(tensor)
+            copy.CopyFrom(held)
             copy.name = node.output[0]
             yield copy.name, copy
 
@@ -218,9 +225,7 @@ class _Evaluation:
         types = {name: self._types[name] for name in names}
         data = {name: self._data[name] for name in names if name in self._data}
         try:
-            return shape_inference.infer_node_outputs(
-                schema, node, types, data, None, self._opsets
-            )
+            return shape_inference.infer_node_outputs(schema, node, types, data, None, self._opsets)
         except (shape_inference.InferenceError, RuntimeError):
             self.run.failures += 1
             return {}

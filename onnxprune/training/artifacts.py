@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from ..errors import DataError, OutputError
+from ..graph.layers import find_layers
 from ..model.sources import read
 from .graphs import StepGraphs, build_graphs
 from .losses import Labels, LossConfig, LossFunction, LossName, LossValues
@@ -55,7 +56,7 @@ def generate_artifacts(
         labels: What labels are: a `Labels`, or an array of some; class numbers where left out.
         optimizer: Name of an optimizer, or its full configuration.
         train_layers: Patterns of what to train; empty for all that can be.
-        hold_zeros: Whether weights that are zero now stay zero.
+        hold_zeros: Whether weights of layers that are zero now stay zero.
         clip_norm: Largest norm of all gradients together.
         bn: Whether BatchNormalization keeps its statistics or updates them.
         overwrite: Replace files that exist.
@@ -64,7 +65,10 @@ def generate_artifacts(
         OnnxPruneError: The model cannot be trained, or the files cannot be written.
     """
     folder = Path(directory)
-    forward = prepare(read(model), bn=bn)
+    source = read(model)
+    forward = prepare(source, bn=bn)
+    layers = {layer.address for layer in find_layers(source, embeddings=True).layers}
+    held = [name for name, place in forward.addresses.items() if hold_zeros and place in layers]
     config = loss if isinstance(loss, LossConfig) else LossConfig(name=loss)
     chosen = optimizer if isinstance(optimizer, Optimizer) else Optimizer(name=optimizer)  # type: ignore[arg-type]
     graphs = build_graphs(
@@ -74,7 +78,7 @@ def generate_artifacts(
         optimizer=chosen,
         clip_norm=clip_norm,
         train_layers=train_layers,
-        masked=forward.addresses if hold_zeros else (),
+        masked=held,
     )
     save_artifacts(graphs, folder, overwrite=overwrite)
     return graphs
@@ -101,6 +105,7 @@ def save_artifacts(graphs: StepGraphs, folder: Path, *, overwrite: bool = False)
         "statistics": [dataclasses.asdict(item) for item in graphs.statistics],
         "masked": list(graphs.masked),
         "states": list(graphs.states),
+        "fixed_batch": graphs.fixed_batch,
     }
     write_tensors(folder / CHECKPOINT, graphs.initial, facts)
     for field, name in GRAPHS.items():
@@ -129,5 +134,6 @@ def load_artifacts(directory: str | os.PathLike[str]) -> StepGraphs:
         statistics=tuple(Statistic(**item) for item in facts["statistics"]),
         masked=tuple(facts["masked"]),
         states=tuple(facts["states"]),
+        fixed_batch=facts["fixed_batch"],
         initial=initial,
     )

@@ -13,7 +13,7 @@ from .builder import GraphBuilder
 from .gradients import Node, is_constant, rule_for
 from .values import FLOATS
 
-__all__ = ["Blocked", "NoGradientError", "backward", "blocked", "pull_back"]
+__all__ = ["Blocked", "NoGradientError", "backward", "blocked", "pull_back", "reads"]
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,13 @@ class _Path:
         """Values that change with those given."""
         reached = set(start)
         for index, node in enumerate(self._nodes):
-            if is_constant(node) or reached.isdisjoint(_reads(node, index)):
+            if is_constant(node) or reached.isdisjoint(reads(node, index)):
                 continue
-            reached.update(name for name in node.output if name and self._differentiable(name))
+            # Through what has no rule the path goes on, whatever type it gives: it is to be named.
+            unknown = rule_for(node) is None
+            reached.update(
+                name for name in node.output if name and (unknown or self._differentiable(name))
+            )
         return reached
 
     def _differentiable(self, name: str) -> bool:
@@ -149,10 +153,10 @@ class _Path:
         for index in range(len(self._nodes) - 1, -1, -1):
             node = self._nodes[index]
             carried = targets.intersection(node.output) & self.varying
-            reads = _reads(node, index)
-            if carried and not is_constant(node) and not self.varying.isdisjoint(reads):
+            names = reads(node, index)
+            if carried and not is_constant(node) and not self.varying.isdisjoint(names):
                 found.append(index)
-                targets.update(reads)
+                targets.update(names)
         return found[::-1]
 
     def blocked(self) -> tuple[Blocked, ...]:
@@ -162,7 +166,7 @@ class _Path:
         for name in self._wanted if stuck else ():
             reached = self._reached([name])
             for index in stuck:
-                if not reached.isdisjoint(_reads(self._nodes[index], index)):
+                if not reached.isdisjoint(reads(self._nodes[index], index)):
                     behind[index].append(name)
         return tuple(
             Blocked(node_label(self._nodes[index], index), self._nodes[index].op_type, tuple(names))
@@ -170,8 +174,8 @@ class _Path:
         )
 
 
-def _reads(node: NodeProto, index: int) -> list[str]:
-    """Values a node reads, those captured by its bodies included."""
+def reads(node: NodeProto, index: int) -> list[str]:
+    """Names of the values a node reads, those captured by its bodies included."""
     names = [name for name in node.input if name]
     for _, body in subgraphs(node, index):
         names += _captured(body)
@@ -183,7 +187,7 @@ def _captured(body: GraphProto) -> list[str]:
     made = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
     names: list[str] = []
     for index, node in enumerate(body.node):
-        names += [name for name in _reads(node, index) if name not in made]
+        names += [name for name in reads(node, index) if name not in made]
         made.update(node.output)
     return names + [info.name for info in body.output if info.name not in made]
 

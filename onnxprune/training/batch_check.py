@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import ModelProto
 
 from ..runtime import CannotRun, Feeds, open_session, random_feeds, run
+from .older_opset import declare_older
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 __all__ = ["disagreement"]
 
@@ -41,7 +45,7 @@ def disagreement(
         return None
     feeds, results = expected
     try:
-        found = run(open_session(freed.SerializeToString()), _stacked(feeds))
+        found = run(_session(freed), _stacked(feeds))
     except CannotRun as error:
         return f"the model does not run with a free batch axis: {error}"
     for (name, axis), value, parts in zip(
@@ -53,9 +57,17 @@ def disagreement(
     return None
 
 
+def _session(proto: ModelProto) -> InferenceSession:
+    """A session over a model, in an opset that older runtimes take where that is possible."""
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    declare_older(copy)
+    return open_session(copy.SerializeToString())
+
+
 def _one_by_one(original: ModelProto) -> tuple[list[Feeds], list[list[Any]]] | None:
     """Inputs and outputs of several runs; None where no guess at open sizes runs."""
-    session = open_session(original.SerializeToString())
+    session = _session(original)
     guesses = [random_feeds(session, seed) for seed in range(SAMPLES)]
     for feeds in zip(*guesses, strict=True):
         # Inputs without axes are the same for all samples.

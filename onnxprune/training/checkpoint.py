@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx import ModelProto
 from ..config import PruneConfig
 from ..data.arrays import ArraySource
 from ..data.source import BatchSource
-from ..errors import DataError, UsageError
+from ..errors import DataError, OutputError, UsageError
 from ..finetune import FineTune
 from ..model.model import Model, payload_key
 from ..model.payload import ArrayPayload
@@ -26,6 +27,7 @@ from .tensor_file import read_tensors, write_tensors
 __all__ = [
     "Checkpoint",
     "Fingerprint",
+    "check_folder",
     "fingerprint",
     "load_checkpoint",
     "save_checkpoint",
@@ -34,7 +36,7 @@ __all__ = [
 
 FILE = "state.safetensors"
 #: Settings that may differ when a training goes on.
-_FREE = frozenset(("checkpoint", "resume"))
+_FREE = frozenset(("checkpoint", "resume", "check", "format"))
 _SAMPLES = "samples"
 #: How messages call what is no setting.
 _CALLED = {"model": "another model", _SAMPLES: "training data with other contents"}
@@ -152,6 +154,23 @@ def save_checkpoint(folder: Path, state: Checkpoint, of: Fingerprint) -> None:
         "start": [[*place.scope, place.name] for place in places],
     }
     write_tensors(folder / FILE, arrays, facts)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that takes no checkpoint before hours of work; made where it is missing.
+
+    Raises:
+        OutputError: It cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot keep checkpoints in '{folder}' ({error.strerror or error}); give --checkpoint "
+            "a folder that can be written to"
+        ) from None
 
 
 def load_checkpoint(folder: Path, source: Model, of: Fingerprint) -> Checkpoint:

@@ -124,7 +124,7 @@ class _Stream:
 
 
 def _stream(b: GraphBuilder, seed: str) -> _Stream:
-    spread = b.op("Mul", b.op("Cast", seed, to=TensorProto.UINT64), _word(b, GAMMA))
+    spread = _times(b, b.op("Cast", seed, to=TensorProto.UINT64), GAMMA)
     bits = _mix(b, spread)
     high = b.op("BitShift", bits, _word(b, 32), direction="RIGHT")
     table = _mixed(np.arange(1, COLUMNS + 1, dtype=np.uint64) * np.uint64(GAMMA))
@@ -143,8 +143,8 @@ def _rows(b: GraphBuilder, stream: _Stream, data: str, number: int) -> str:
     zero, one = (b.constant(np.array(value, np.int64)) for value in (0, 1))
     index = b.op("Cast", b.op("Range", zero, count, one), to=TensorProto.UINT64)
     salt = int(_mixed(np.array([number + 1], np.uint64) * np.uint64(GAMMA))[0])
-    start = b.op("Add", stream.bits, _word(b, salt))
-    mixed = _mix(b, b.op("Add", b.op("Mul", index, _word(b, GAMMA)), start))
+    start = _plus(b, stream.bits, _word(b, salt))
+    mixed = _mix(b, _plus(b, _times(b, index, GAMMA), start))
     odd = b.op("BitwiseOr", b.op("Cast", mixed, to=TensorProto.INT32), _int32(b, 1))
     return b.op("Reshape", odd, b.constant([-1, 1]))
 
@@ -177,8 +177,24 @@ def _mask_name(node: NodeProto) -> str:
 def _mix(b: GraphBuilder, word: str) -> str:
     """SplitMix64's mix of uint64 values, in the graph."""
     for shift, factor in ROUNDS:
-        word = b.op("Mul", _shifted_in(b, word, shift), _word(b, factor))
+        word = _times(b, _shifted_in(b, word, shift), factor)
     return _shifted_in(b, word, LAST_SHIFT)
+
+
+def _times(b: GraphBuilder, words: str, factor: int) -> str:
+    """Product modulo 2^64."""
+    return _signed(b, "Mul", words, _word(b, factor))
+
+
+def _plus(b: GraphBuilder, left: str, right: str) -> str:
+    """Sum modulo 2^64."""
+    return _signed(b, "Add", left, right)
+
+
+def _signed(b: GraphBuilder, op_type: str, left: str, right: str) -> str:
+    """Arithmetic on the same bits as signed numbers: onnxruntime before 1.21 has no unsigned."""
+    operands = [b.op("Cast", name, to=TensorProto.INT64) for name in (left, right)]
+    return b.op("Cast", b.op(op_type, *operands), to=TensorProto.UINT64)
 
 
 def _shifted_in(b: GraphBuilder, word: str, shift: int) -> str:

@@ -12,10 +12,12 @@ from ..errors import ModelError
 from .backward import backward
 from .builder import TRAINING_OPSET, GraphBuilder
 from .clipping import append_clipping
+from .graph_edits import copied, expose, rename
 from .losses import Labels, LossConfig, LossValues, append_loss
+from .older_opset import declare_older
 from .optimizers import Optimizer, Slot, append_updates, mask_gradients, state_names
 from .parameters import Parameter, Selection, select_parameters
-from .preparation import IR_VERSION, Forward, Statistic
+from .preparation import IR_VERSION, SEED_INPUT, Forward, Statistic
 
 __all__ = [
     "LEARNING_RATE",
@@ -80,6 +82,7 @@ class StepGraphs:
         masked: Parameters that have masks.
         states: Names of the optimizer's states of each parameter, such as ("momentum1",).
         initial: Values of parameters and statistics.
+        fixed_batch: The batch size that the graphs insist on; None where any does.
     """
 
     training: ModelProto
@@ -91,6 +94,7 @@ class StepGraphs:
     masked: tuple[str, ...]
     states: tuple[str, ...]
     initial: Mapping[str, np.ndarray]
+    fixed_batch: int | None = None
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -123,7 +127,7 @@ def build_graphs(
         ModelError: No gradient reaches a parameter through some operator, or none is there.
         UsageError: A pattern matches nothing, or the loss does not fit output and labels.
     """
-    training = _copy(forward.proto)
+    training = copied(forward.proto)
     b = GraphBuilder(training)
     values = append_loss(b, loss, labels)
     names = {name: str(address) for name, address in forward.addresses.items()}
@@ -138,18 +142,20 @@ def build_graphs(
         if tensor.name in {*chosen, *states}
     }
     gradients = _distinct(b, {name: gradients[name] for name in chosen})
-    _rename(training, {value: gradient_name(name) for name, value in gradients.items()})
+    rename(training, {value: gradient_name(name) for name, value in gradients.items()})
     sizes = {name: array.shape for name, array in initial.items()}
     outputs = {
         values.loss: (),
         **{statistic.updated: sizes[statistic.name] for statistic in forward.statistics},
         **{gradient_name(name): sizes[name] for name in chosen},
     }
-    _expose(training, outputs, initial)
+    expose(training, outputs, initial)
     evaluation, scored = _evaluation(forward, loss, labels, initial)
     held = tuple(name for name in masked if name in chosen)
-    _refuse_taken(forward.proto, chosen, state_names(optimizer))
+    _refuse_taken(forward.inference, chosen, state_names(optimizer))
     update = _optimizer(selection.trained, initial, optimizer, clip_norm, held)
+    for proto in (training, evaluation, update):
+        declare_older(proto)
     return StepGraphs(
         training,
         evaluation,
@@ -160,6 +166,7 @@ def build_graphs(
         held,
         state_names(optimizer),
         initial,
+        forward.fixed_batch,
     )
 
 
@@ -186,11 +193,11 @@ def _with_gradient(selection: Selection, gradients: Mapping[str, str]) -> Select
 def _evaluation(
     forward: Forward, loss: LossConfig, labels: Labels | None, initial: Mapping[str, np.ndarray]
 ) -> tuple[ModelProto, LossValues]:
-    proto = _copy(forward.inference)
+    proto = copied(forward.inference)
     own = [info.name for info in proto.graph.output]
     values = append_loss(GraphBuilder(proto), loss, labels)
     correct = [values.correct] if values.correct is not None else []
-    _expose(proto, dict.fromkeys([values.loss, *correct], ()), initial, keep=own)
+    expose(proto, dict.fromkeys([values.loss, *correct], ()), initial, keep=own)
     return proto, values
 
 
@@ -236,8 +243,8 @@ def _optimizer(
         for state, value in zip(state_names(optimizer), new.states, strict=True):
             renamed[value] = updated_name(state_name(item.name, state))
         outputs.update((renamed[v], initial[item.name].shape) for v in (new.weight, *new.states))
-    _rename(proto, renamed)
-    _expose(proto, outputs, {})
+    rename(proto, renamed)
+    expose(proto, outputs, {})
     return proto
 
 
@@ -254,7 +261,7 @@ def with_loss(
     forward: Forward, loss: LossConfig, labels: Labels | None
 ) -> tuple[ModelProto, LossValues]:
     """The forward graph with its loss and nothing else: weights are initializers."""
-    proto = _copy(forward.proto)
+    proto = copied(forward.proto)
     values = append_loss(GraphBuilder(proto), loss, labels)
     return proto, values
 
@@ -264,7 +271,7 @@ def with_loss(
 
 def fused_graph(graphs: StepGraphs) -> ModelProto:
     """Training and update in one graph: gradients never leave it."""
-    proto = _copy(graphs.training)
+    proto = copied(graphs.training)
     graph, update = proto.graph, graphs.optimizer.graph
     inner = {gradient_name(name) for name in graphs.parameters}
     kept = [info for info in graph.output if info.name not in inner]
@@ -279,7 +286,7 @@ def fused_graph(graphs: StepGraphs) -> ModelProto:
 
 def accumulating_graph(graphs: StepGraphs) -> ModelProto:
     """Training that adds `SCALE` times its gradients to sums which it is given."""
-    proto = _copy(graphs.training)
+    proto = copied(graphs.training)
     graph = proto.graph
     statistics = {statistic.updated for statistic in graphs.statistics}
     outputs = [info for info in graph.output if info.name in {graphs.loss.loss, *statistics}]
@@ -304,50 +311,12 @@ def _refuse_taken(proto: ModelProto, chosen: Sequence[str], states: Sequence[str
     graph = proto.graph
     taken = {tensor.name for tensor in graph.initializer} | {info.name for info in graph.input}
     taken.update(name for node in graph.node for name in node.output)
+    made = {LEARNING_RATE, STEP, SCALE, SEED_INPUT}
     for name in chosen:
         kept = [name, total_name(name), *(state_name(name, state) for state in states)]
-        made = [gradient_name(name), mask_name(name), *kept[1:], *map(updated_name, kept)]
-        if clashing := taken.intersection(made):
-            raise ModelError(
-                f"the model already has a value named '{min(clashing)}', which training needs "
-                "for itself; rename it in the model"
-            )
-
-
-def _copy(proto: ModelProto) -> ModelProto:
-    copy = ModelProto()
-    copy.CopyFrom(proto)
-    return copy
-
-
-def _rename(proto: ModelProto, names: Mapping[str, str]) -> None:
-    """Rename values that nodes of the main graph make and read."""
-    for node in proto.graph.node:
-        for fields in (node.input, node.output):
-            for index, name in enumerate(fields):
-                if name in names:
-                    fields[index] = names[name]
-
-
-def _expose(
-    proto: ModelProto,
-    outputs: Mapping[str, tuple[int, ...]],
-    inputs: Mapping[str, np.ndarray],
-    keep: Sequence[str] = (),
-) -> None:
-    """Set the outputs (all float32), and turn initializers into inputs fed at every run."""
-    graph = proto.graph
-    kept = [info for info in graph.output if info.name in keep and info.name not in outputs]
-    del graph.output[:]
-    graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in outputs.items()
-    )
-    graph.output.extend(kept)
-    stored = [tensor for tensor in graph.initializer if tensor.name not in inputs]
-    del graph.initializer[:]
-    graph.initializer.extend(stored)
-    graph.input.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape)
-        for name, array in inputs.items()
-    )
+        made.update((gradient_name(name), mask_name(name), *kept[1:], *map(updated_name, kept)))
+    if clashing := taken.intersection(made):
+        raise ModelError(
+            f"the model already has a value named '{min(clashing)}', which training needs "
+            "for itself; rename it in the model"
+        )

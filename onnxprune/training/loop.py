@@ -170,10 +170,7 @@ def _epoch(engine: Engine, around: Surroundings, at: Position, stop: Interruptio
         at.rate = rate if at.batch == 0 else at.rate
         at.step_seconds += time.perf_counter() - started
         if not math.isfinite(loss):
-            raise ModelError(
-                f"the loss is {loss} in step {at.batch + 1} of epoch {at.epoch + 1}; use a lower "
-                "--lr, or --clip-norm 1"
-            )
+            raise _diverged(loss, at)
         count = samples_of(batch)
         at.loss, at.samples = at.loss + loss * count, at.samples + count
         at.batch, at.steps = at.batch + 1, at.steps + 1
@@ -189,6 +186,17 @@ def _epoch(engine: Engine, around: Surroundings, at: Position, stop: Interruptio
     clock.tell()
     if stop.asked:
         _interrupt(around, at, clock)
+
+
+def _diverged(loss: float, at: Position) -> ModelError:
+    """The error for a loss that is no number; before the first update no rate is to blame."""
+    where = f"the loss is {loss} in step {at.batch + 1} of epoch {at.epoch + 1}"
+    if at.steps:
+        return ModelError(f"{where}; use a lower --lr, or --clip-norm 1")
+    return ModelError(
+        f"{where}, before any update; look for too large numbers in data, labels and settings, or "
+        "for NaN in the model"
+    )
 
 
 def _rate(around: Surroundings, at: Position) -> float:

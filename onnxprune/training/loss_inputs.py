@@ -32,7 +32,8 @@ def teacher_input(b: GraphBuilder, value: str, number: int = 0) -> str:
         number: 0 for the first output that is imitated, 1 for the second, and so on.
     """
     b.rank(value)  # raises where nothing is known of the shape
-    return b.input(f"{TEACHER}.{number}" if number else TEACHER, b.dtype(value), b.shape(value) or ())
+    name = f"{TEACHER}.{number}" if number else TEACHER
+    return b.input(name, b.dtype(value), b.shape(value) or ())
 
 
 def aligned(

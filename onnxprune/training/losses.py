@@ -120,10 +120,14 @@ class _Appended:
     def _unlabelled(self, name: LossName) -> Choice:
         """How to compare with a teacher where no labels say what the scores are."""
         kind = _BY_LINK[self._scores.link] if name == "auto" else name
+        if kind == "binary-cross-entropy" and _BY_LINK[self._scores.link] == "cross-entropy":
+            raise UsageError(
+                f"{self._scores.where} has shares of a whole; choose the loss 'cross-entropy'"
+            )
         if kind != "cross-entropy":
             return Choice(kind)
         axis = default_axis(self._shape) if self._scores.axis is None else self._scores.axis
-        if axis is None:
+        if axis is None or (name != "auto" and self._shape[axis] == 1):
             raise UsageError(f"{self._scores.where} has no class axis; choose another loss")
         return Choice(kind, axis)
 

@@ -30,11 +30,16 @@ Batch = dict[str, np.ndarray]
 
 @dataclass
 class Teaching:
-    """What all rounds learn from: the data, and the unpruned model where they distil it."""
+    """What all rounds learn from: the data, and the unpruned model where they distil it.
+
+    `classification`: validation data says that the first output holds class scores, which an
+    output without softmax does not say itself.
+    """
 
     source: Model
     data: BatchSource
     settings: FineTune
+    classification: bool = False
     _teacher: Teacher | None = field(default=None, repr=False)
 
     def teacher(self, values: Sequence[str]) -> Teacher:
@@ -53,13 +58,18 @@ class Teaching:
     @property
     def loss(self) -> LossConfig:
         """The loss that the settings ask for; data without labels is distilled."""
-        settings = self.settings
+        settings, share = self.settings, self.settings.distill_weight
+        # A share of 0 beside labels is no distillation, and needs no teacher.
+        none = share == 0 and self.labels is not None
+        name = settings.loss
+        if name == "auto" and self.labels is None and self.classification:
+            name = "cross-entropy"
         return LossConfig(
-            name=settings.loss,
+            name=name,
             class_weights=settings.class_weights,
             label_smoothing=settings.label_smoothing,
-            distill=settings.distill or self.labels is None,
-            distill_weight=settings.distill_weight,
+            distill=not none and (settings.distill or self.labels is None),
+            distill_weight=None if none else share,
             temperature=settings.temperature,
         )
 
@@ -99,7 +109,7 @@ def set_up(
     """
     settings = teaching.settings
     forward = prepare(model, bn=settings.bn)
-    _check_batch(forward, settings)
+    _check_batch(forward, teaching)
     held = set(layers)
     graphs = build_graphs(
         forward,
@@ -130,18 +140,30 @@ def optimizer_of(settings: FineTune) -> Optimizer:
     )
 
 
-def _check_batch(forward: Forward, settings: FineTune) -> None:
-    part = forward.fixed_batch
-    if part is not None and settings.batch_size % part:
+def _check_batch(forward: Forward, teaching: Teaching) -> None:
+    part, settings, samples = forward.fixed_batch, teaching.settings, teaching.data.samples
+    if part is None:
+        return
+    # Streams have batches of their own size.
+    if samples is not None and settings.batch_size % part:
         raise UsageError(
             f"the model takes batches of {part} and --batch-size is {settings.batch_size}; make "
             f"it a multiple of {part}"
         )
-    if part is not None and settings.class_weights is not None:
+    if samples is not None and samples % part:
+        raise _no_multiple(part)
+    if settings.class_weights is not None:
         raise UsageError(
             f"--class-weights count within a whole batch and the model takes batches of {part} "
             "only; export it with a free batch axis, or leave them out"
         )
+
+
+def _no_multiple(part: int) -> DataError:
+    return DataError(
+        f"the model takes batches of {part}, which the last batch of an epoch is no multiple of; "
+        f"give a number of samples that {part} divides"
+    )
 
 
 def _completion(
@@ -157,10 +179,7 @@ def _completion(
 
     def complete(batch: Batch) -> Mapping[str, np.ndarray]:
         if part is not None and samples_of(batch) % part:
-            raise DataError(
-                f"the model takes batches of {part}, which the last batch of an epoch is no "
-                f"multiple of; give a number of samples that {part} divides"
-            )
+            raise _no_multiple(part)
         feeds = {
             key: array.astype(types[key], copy=False) if key in types else array
             for key, array in batch.items()
@@ -187,7 +206,7 @@ def _check_range(loss: LossValues, feeds: Mapping[str, np.ndarray], name: str) -
 
 def _own(graphs: StepGraphs, forward: Forward, teaching: Teaching, number: int) -> Engine:
     seed = teaching.settings.seed * 1000 + number
-    return Trainer(graphs, fixed_batch=forward.fixed_batch, seed=seed)
+    return Trainer(graphs, seed=seed)
 
 
 def _microsoft(graphs: StepGraphs, forward: Forward, teaching: Teaching, number: int) -> Engine:
@@ -198,6 +217,11 @@ def _microsoft(graphs: StepGraphs, forward: Forward, teaching: Teaching, number:
         raise UsageError(
             "the engine onnxruntime-training does not update statistics of BatchNormalization; "
             "leave out --bn train or --engine"
+        )
+    if forward.fixed_batch not in (None, settings.batch_size):
+        raise UsageError(
+            f"the model takes batches of {forward.fixed_batch}, which the engine "
+            "onnxruntime-training cannot add up; make that the --batch-size, or leave out --engine"
         )
     proto, values = with_loss(forward, teaching.loss, teaching.labels)
     arrays = {name: graphs.initial[name] != 0 for name in graphs.masked}

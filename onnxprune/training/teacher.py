@@ -8,6 +8,7 @@ import numpy as np
 from onnx import ModelProto, helper
 
 from ..runtime import open_session, run
+from .older_opset import declare_older
 
 __all__ = ["Teacher"]
 
@@ -28,6 +29,7 @@ class Teacher:
         graph.CopyFrom(inference)
         del graph.graph.output[:]
         graph.graph.output.extend(map(helper.make_empty_tensor_value_info, values))
+        declare_older(graph)
         self._session = open_session(graph.SerializeToString())
         self._names = [info.name for info in self._session.get_inputs()]
         self._part = fixed_batch

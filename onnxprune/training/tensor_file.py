@@ -47,7 +47,8 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         OutputError: The file cannot be written; an old one is still there.
     """
-    staged = path.with_name(f".{path.name}.part")
+    # Of its own: two trainings may have one checkpoint, of which the last one written counts.
+    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -37,12 +37,13 @@ Feeds = Mapping[str, np.ndarray]
 class Trainer:
     """Trains a model with the artifacts of `generate_artifacts`, or with graphs in memory.
 
+    Where the graphs insist on a batch size, bigger batches are fed in parts, whose gradients are
+    averaged.
+
     Args:
         source: A folder that `generate_artifacts` wrote, or graphs.
         masks: For parameters that are pruned: what is 0 stays at zero. By default a parameter
             with a mask keeps zeros where it is zero now.
-        fixed_batch: The batch size that the graph insists on: bigger batches are fed in parts,
-            whose gradients are averaged. None where any size does.
         seed: Seed of dropout.
         threads: Threads of a step; 0 for all cores.
 
@@ -57,7 +58,6 @@ class Trainer:
         source: StepGraphs | Path | str,
         *,
         masks: Mapping[str, np.ndarray] | None = None,
-        fixed_batch: int | None = None,
         seed: int = 0,
         threads: int = 0,
     ) -> None:
@@ -65,7 +65,7 @@ class Trainer:
         self.graphs = graphs
         self.steps = 0
         self._seed = seed
-        self._part = fixed_batch
+        self._part = graphs.fixed_batch
         self._masks = _Fixed(
             {
                 mask_name(name): _mask(graphs.initial[name], (masks or {}).get(name))
@@ -78,7 +78,7 @@ class Trainer:
             for state in graphs.states
         }
         self._values = _Buffers({**graphs.initial, **moments})
-        run = _Accumulated if fixed_batch is not None else _Fused
+        run = _Accumulated if graphs.fixed_batch is not None else _Fused
         self._run = run(graphs, self._values, self._masks, threads)
 
     def step(self, feeds: Feeds, rate: float) -> float:

@@ -114,7 +114,7 @@ def graphs(
 def trainer(proto: ModelProto, *, bn: Any = "frozen", seed: int = 0, **options: Any) -> Trainer:
     forward = prepare(read(proto), bn=bn)
     made = graphs(proto, forward, **options)
-    return Trainer(made, fixed_batch=forward.fixed_batch, seed=seed, threads=1)
+    return Trainer(made, seed=seed, threads=1)
 
 
 def stored(proto: ModelProto) -> dict[str, np.ndarray]:

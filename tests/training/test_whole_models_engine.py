@@ -112,7 +112,7 @@ def test_networks_that_it_cannot_train_are_refused(name: str) -> None:
 
 @pytest.mark.slow
 def test_gradients_of_squeezenet(zoo: Path) -> None:
-    """A real network with float16 weights and active dropout: the same masks, the same gradients."""
+    """A real network with float16 weights, and dropout that drops the same in both."""
     forward = prepare(read(zoo / "squeezenet_fp16.onnx"))
     random = np.random.default_rng(0)
     batch = {

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from ..registry import Axes, Site, rule
 
-_UNARY = """
+_UNARY_NAMES = """
     Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu
     HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu
     Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu
-""".split()
-_VARIADIC = """
+"""
+_VARIADIC_NAMES = """
     Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less
     LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor
-""".split()
-_CONTRIB = "Gelu FastGelu BiasGelu QuickGelu".split()
+"""
+_CONTRIB = ["Gelu", "FastGelu", "BiasGelu", "QuickGelu"]
 
 
-@rule(*_UNARY)
+@rule(*_UNARY_NAMES.split())
 def unary(site: Site) -> None:
     """The result is cut as the operand is."""
     site.set(site.axes(0))
@@ -29,7 +29,7 @@ def first(site: Site) -> None:
         site.set(site.axes(0), index)
 
 
-@rule(*_VARIADIC)
+@rule(*_VARIADIC_NAMES.split())
 def variadic(site: Site) -> None:
     """Aligned axes are equal, those of size one go along with any other."""
     operands = [site.axes(index) for index in range(len(site.node.input))]

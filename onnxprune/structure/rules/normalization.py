@@ -11,6 +11,8 @@ from ..revision import Revision, revision
 def batch_normalization(site: Site) -> None:
     """All statistics and parameters run along the channels."""
     x = site.axes(0)
+    if not site.integer("spatial", 1):
+        site.barrier("normalizes every position by itself")
     for index in range(1, 5):
         site.unify(x[1], site.axes(index)[0])
     site.set(x)

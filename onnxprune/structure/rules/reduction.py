@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..registry import Site, rule
 
-_REDUCE = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()
+_REDUCE = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
 
 
 @rule(*(f"Reduce{name}" for name in _REDUCE))

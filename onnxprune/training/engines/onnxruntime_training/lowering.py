@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnx import ModelProto, NodeProto, TensorProto, defs, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ....errors import UsageError
-from ....model.tensors import node_label, walk_graphs
+from ....model.tensors import node_label
 from ...builder import STANDARD, GraphBuilder
 from ...contrib import DOMAIN
 from ...gradients.registry import Node
+from ...older_opset import declare_older, newer_nodes
 from .limits import Path, check, reads
 from .rewrites import REWRITES, keep
 from .training_worker.artifacts import IR_VERSION
@@ -104,48 +105,12 @@ def _without_nodes(
 
 def _declare_older(model: ModelProto) -> None:
     """State opset 21, after a look at every node that has changed since."""
-    newest = max(entry.version for entry in model.opset_import if entry.domain in STANDARD)
-    for _, graph in walk_graphs(model):
-        for index, node in enumerate(graph.node):
-            reason = _newer(node, newest) if node.domain in STANDARD else None
-            if reason:
-                raise UsageError(
-                    f"the engine onnxruntime-training cannot run {node.op_type} "
-                    f"'{node_label(node, index)}': {reason}; use the default engine for this model"
-                )
-    for entry in model.opset_import:
-        if entry.domain in STANDARD:
-            entry.version = min(entry.version, OPSET)
+    for label, op_type, reason in newer_nodes(model, OPSET):
+        raise UsageError(
+            f"the engine onnxruntime-training cannot run {op_type} '{label}': {reason}; use the "
+            "default engine for this model"
+        )
+    declare_older(model, OPSET)
     if all(entry.domain != DOMAIN for entry in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     model.ir_version = IR_VERSION
-
-
-def _newer(node: NodeProto, version: int) -> str | None:
-    """What a node of a newer opset has that opset 21 does not know, None where nothing."""
-    new = defs.get_schema(node.op_type, version, "")
-    try:
-        old = defs.get_schema(node.op_type, OPSET, "")
-    except defs.SchemaError:
-        return f"the operator came with opset {_first(node.op_type)}, and it knows {OPSET}"
-    if new.since_version == old.since_version:
-        return None
-    given = {attribute.name for attribute in node.attribute}
-    if unknown := sorted(given - set(old.attributes)):
-        return f"its attribute '{unknown[0]}' came after opset {OPSET}"
-    if len(node.input) > old.max_input or len(node.output) > old.max_output:
-        return f"it has more inputs or outputs than in opset {OPSET}"
-    for name in set(old.attributes) & set(new.attributes) - given:
-        if old.attributes[name].default_value != new.attributes[name].default_value:
-            return f"the default of its attribute '{name}' is another in opset {OPSET}"
-    return None
-
-
-def _first(op_type: str) -> int:
-    """The opset that brought an operator."""
-    versions = [
-        schema.since_version
-        for schema in defs.get_all_schemas_with_history()
-        if schema.name == op_type and schema.domain == ""
-    ]
-    return int(min(versions))

@@ -1,0 +1,1 @@
+"""Repair after pruning, with unlabelled samples and no training."""

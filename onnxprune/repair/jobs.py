@@ -1,0 +1,127 @@
+"""What is to be repaired, in which order, and which rows of its data count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.index import ModelIndex
+from ..graph.layer import Layer
+from ..model.model import Model
+from .levels import node_levels
+from .sites import Site, SiteFinder
+
+__all__ = ["Job", "Jobs", "find_jobs", "in_parts", "picked"]
+
+#: Rows that a fit sees: at least this many, and this many for each input, where there are so many.
+ROWS, ROWS_PER_INPUT = 16_384, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One layer that can be repaired.
+
+    Attributes:
+        layer: The layer.
+        sites: Its uses; the linear map is the same in all of them.
+        level: How many repairable layers lie before its first use, itself included.
+    """
+
+    layer: Layer
+    sites: tuple[Site, ...]
+    level: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Groups, outputs and inputs of the linear map."""
+        groups, outputs, inputs = self.sites[0].positions.shape
+        return groups, outputs, inputs
+
+    @property
+    def rows(self) -> int:
+        """Most rows that a fit needs."""
+        return max(ROWS, ROWS_PER_INPUT * self.shape[2])
+
+    @property
+    def intercept(self) -> bool:
+        """Whether the bias can change too."""
+        return self.sites[0].bias is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Jobs:
+    """All layers of a model: what can be repaired, and why the rest cannot.
+
+    Attributes:
+        index: The model's index.
+        jobs: Layers that can be repaired, by level.
+        reasons: Why a layer is none of them, by its name.
+        stackable: Whether runs can be joined along the first axis of data and outputs.
+    """
+
+    index: ModelIndex
+    jobs: tuple[Job, ...]
+    reasons: dict[str, str]
+    stackable: bool
+
+    def levels(self, most: int) -> Iterator[tuple[Job, ...]]:
+        """Jobs that can share a run: of one level, and together within `most` Gram numbers."""
+        for level in sorted({job.level for job in self.jobs}):
+            same = [job for job in self.jobs if job.level == level]
+            yield from in_parts(same, [job.shape[0] * job.shape[2] ** 2 for job in same], most)
+
+
+def in_parts(jobs: Sequence[Job], sizes: Sequence[int], most: int) -> Iterator[tuple[Job, ...]]:
+    """Consecutive jobs, as many at a time as stay within `most` together (one at least)."""
+    part: list[Job] = []
+    total = 0
+    for job, size in zip(jobs, sizes, strict=True):
+        if part and total + size > most:
+            yield tuple(part)
+            part, total = [], 0
+        part.append(job)
+        total += size
+    if part:
+        yield tuple(part)
+
+
+def find_jobs(model: Model, layers: Sequence[Layer]) -> Jobs:
+    """Which of these layers can be repaired; the model is only read."""
+    finder = SiteFinder(model)
+    found: dict[str, tuple[Layer, tuple[Site, ...]]] = {}
+    reasons: dict[str, str] = {}
+    for layer in layers:
+        sites = finder.sites(layer)
+        if isinstance(sites, str):
+            reasons[layer.name] = sites
+        else:
+            found[layer.name] = layer, sites
+    marked = {site.node.index: None for _, sites in found.values() for site in sites}
+    levels = node_levels(finder.index, marked)
+    jobs = [
+        Job(layer, sites, min(levels[site.node.index] for site in sites))
+        for layer, sites in found.values()
+    ]
+    jobs.sort(key=lambda job: job.level)
+    stackable = all(site.unfolding.stackable for job in jobs for site in job.sites)
+    return Jobs(finder.index, tuple(jobs), reasons, stackable)
+
+
+def picked(site: Site, y: np.ndarray, rows: int, share: float, seed: tuple[int, int]) -> np.ndarray:
+    """Positions of one batch that count, spread evenly over all batches.
+
+    Args:
+        site: Whose output `y` is.
+        y: The output; only its shape counts.
+        rows: Rows wanted over all batches.
+        share: The batch's share of all samples.
+        seed: Says which positions; the same ones for the same seed.
+    """
+    positions, each = site.unfolding.positions(y)
+    wanted = min(positions, max(1, round(rows * share / each)))
+    if wanted == positions:
+        return np.arange(positions)
+    random = np.random.default_rng(seed)
+    return np.sort(random.choice(positions, wanted, replace=False))

@@ -1,0 +1,89 @@
+"""Least-squares refit: the weights that are left, layer by layer, towards the unpruned model.
+
+Each layer is fitted on the inputs that it gets in the pruned model, as repaired so far, so that it
+makes up for what earlier layers lost. The fit is of the change of the weights, against the
+difference between the two models' pre-activations: where there is none, nothing changes.
+Source: sequential reconstruction as in Frantar and Alistarh, "SparseGPT" (2023), and He et al.,
+"Channel Pruning for Accelerating Very Deep Neural Networks" (2017), without their updates by
+approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..model.model import Model
+from .gram import PIECE, Fit, NormalSums, SampleRows, Sums
+from .jobs import Job
+from .samples import Samples
+from .targets import Observed, Targets, observed
+from .writing import Edits
+
+__all__ = ["RIDGE", "refit_layers"]
+
+#: Ridge, as a share of the mean of the Gram matrix's diagonal.
+RIDGE = 1e-3
+#: Layers with more inputs than this are fitted on samples instead of Gram matrices.
+WIDE = 6144
+
+
+def refit_layers(
+    model: Model,
+    jobs: Sequence[Job],
+    targets: Targets,
+    samples: Samples,
+    *,
+    ridge: float = RIDGE,
+) -> tuple[Model, dict[str, Fit]]:
+    """Refit layers that do not depend on each other.
+
+    Args:
+        model: The pruned model; zeros of its weights stay.
+        jobs: The layers.
+        targets: What the unpruned model computes.
+        samples: Calibration samples.
+        ridge: Pull towards the weights as they are, as a share of the Gram diagonal's mean.
+
+    Returns:
+        The model with refitted weights and biases, and each layer's fit by name.
+    """
+    targets.need(jobs)
+    sums = {job: _sums(job, samples.count) for job in jobs}
+    for job, seen in observed(model, jobs, samples, stack=targets.stack):
+        _add(sums[job], seen, targets.of(seen))
+    fits: dict[str, Fit] = {}
+    edits = Edits(model)
+    for job in jobs:
+        site, address = job.sites[0], job.layer.address
+        fit = fits[job.layer.name] = sums.pop(job).fit(edits.alive(site, address), ridge)
+        if fit.weights.any():
+            edits.weights(site, address, factor=1.0, shift=fit.weights)
+        if fit.bias.any():
+            edits.bias(site, address, np.ones(len(fit.bias)), fit.bias)
+    return edits.applied(), fits
+
+
+def _sums(job: Job, samples: int) -> Sums:
+    wide = job.shape[2] > WIDE
+    return (SampleRows if wide else NormalSums)(*job.shape, intercept=job.intercept)
+
+
+def _add(sums: Sums, seen: Observed, target: np.ndarray) -> None:
+    """Count a batch in, piece by piece."""
+    unfolding = seen.site.unfolding
+    groups, _, inputs = seen.site.positions.shape
+    _, each = unfolding.positions(seen.y)
+    step = max(1, PIECE // (groups * inputs * each))
+    residual = target - unfolding.targets(seen.y, seen.picks)
+    shape = (groups, each, -1, target.shape[2])
+    for start in range(0, len(seen.picks), step):
+        part = slice(start, start + step)
+        x = unfolding.rows(seen.x, seen.y.shape, seen.picks[part])
+        # Rows of one sample lie together: picks are the second axis of the rows.
+        pieces = [
+            array.reshape(shape)[:, :, part].reshape(groups, -1, target.shape[2])
+            for array in (residual, target)
+        ]
+        sums.add(x, *pieces)

@@ -1,0 +1,243 @@
+"""Repair of a pruned model with unlabelled samples: the door that everything else goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from ..data.source import BatchSource
+from ..data.specs import input_specs
+from ..errors import UsageError
+from ..model.model import Model
+from ..pruning.plan import LayerPlan, Progress
+from .bn import normalizations, renormalized
+from .gram import Fit
+from .jobs import Job, Jobs, find_jobs
+from .match import match_layers
+from .refit import RIDGE, refit_layers
+from .samples import Samples, take_samples
+from .targets import Targets
+from .working import carried_back, working_form
+
+__all__ = ["SAMPLES", "LayerRepair", "Method", "Repaired", "Repairer", "repair"]
+
+Method = Literal["refit", "match", "bn"]
+#: Samples that a repair takes by default.
+SAMPLES = 512
+#: Numbers in the Gram matrices of layers that share a run.
+GRAM_NUMBERS = 2**26
+
+
+@dataclass(frozen=True)
+class LayerRepair:
+    """What a repair did to one layer.
+
+    Attributes:
+        layer: The layer's name.
+        method: What was done; None where nothing was.
+        reason: Why nothing was done; None where something was.
+        before: Squared difference of the layer's pre-activations from the unpruned model's, over
+            their squared deviation from their means, when its turn came; None: not measured.
+        after: The same after its repair.
+    """
+
+    layer: str
+    method: Method | None
+    reason: str | None = None
+    before: float | None = None
+    after: float | None = None
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A repaired model.
+
+    Attributes:
+        model: The model; weights that pruning set to zero are zero.
+        rows: What happened to each layer, in the order of the plans.
+        samples: Number of samples that were used.
+        warnings: What a user should know.
+    """
+
+    model: Model
+    rows: tuple[LayerRepair, ...]
+    samples: int
+    warnings: tuple[str, ...]
+
+
+def repair(
+    source: Model,
+    pruned: Model,
+    plans: Sequence[LayerPlan],
+    data: BatchSource,
+    *,
+    method: Method = "refit",
+    samples: int = SAMPLES,
+    ridge: float = RIDGE,
+    progress: Progress | None = None,
+) -> Repaired:
+    """Bring a pruned model's layers back towards what they compute in the unpruned one.
+
+    Args:
+        source: The unpruned model.
+        pruned: The pruned model: the same graph.
+        plans: What was pruned; layers that a plan leaves as they are for a reason stay so.
+        data: Inputs; labels are not used.
+        method: ``refit``: least squares over the weights that are left; ``match``: mean and
+            standard deviation of every output; ``bn``: statistics of BatchNormalization.
+        samples: Most samples that are taken.
+        ridge: Pull of a refit towards the weights as they are.
+        progress: Told of the layers done.
+
+    Raises:
+        UsageError: The method is unknown.
+        DataError: The data does not fit the model, or holds NaN or infinity.
+        CannotRun: onnxruntime does not run the model.
+    """
+    return Repairer(source, plans, data, samples=samples).repair(
+        pruned, method=method, ridge=ridge, progress=progress
+    )
+
+
+class Repairer:
+    """Repairs several prunings of one model on the same samples.
+
+    Args:
+        source: The unpruned model.
+        plans: The layers; those with a reason to stay as they are do.
+        data: Inputs; labels are not used.
+        samples: Most samples that are taken.
+
+    Raises:
+        DataError: The data does not fit the model, or holds NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        source: Model,
+        plans: Sequence[LayerPlan],
+        data: BatchSource,
+        *,
+        samples: int = SAMPLES,
+    ) -> None:
+        if samples < 1:
+            raise UsageError(f"a repair needs at least 1 sample, not {samples}")
+        self.plans = tuple(plans)
+        self.source = working_form(source)
+        self.samples: Samples = take_samples(data, input_specs(self.source.proto), samples)
+        layers = [plan.layer for plan in plans if plan.reason is None]
+        self.jobs: Jobs = find_jobs(self.source, layers)
+        self.targets = Targets(self.source, self.jobs.jobs, self.samples, self.jobs.stackable)
+
+    def repair(
+        self,
+        pruned: Model,
+        *,
+        method: Method = "refit",
+        ridge: float = RIDGE,
+        progress: Progress | None = None,
+    ) -> Repaired:
+        """Repair one pruned model; arguments as those of `repair`."""
+        run = _METHODS.get(method)
+        if run is None:
+            raise UsageError(f"no repair is called '{method}'; take one of: {', '.join(_METHODS)}")
+        with single_threaded_algebra():
+            return run(self, pruned, ridge, progress or _silent)
+
+    def by_layer(
+        self, pruned: Model, method: Method, progress: Progress, step: LayerStep
+    ) -> Repaired:
+        """Repair level after level with `step`."""
+        worked, fits = working_form(pruned), dict[str, Fit]()
+        done, total = 0, len(self.jobs.jobs)
+        for jobs in self.jobs.levels(GRAM_NUMBERS):
+            worked, found = step(worked, jobs)
+            fits |= found
+            done += len(jobs)
+            progress("repair (layers)", done, total)
+        touched = [job.layer.address for job in self.jobs.jobs]
+        touched += [
+            job.sites[0].bias.address
+            for job in self.jobs.jobs
+            if job.sites[0].bias is not None and job.sites[0].bias.address is not None
+        ]
+        model = carried_back(pruned, worked, touched)
+        rows = tuple(self._row(plan, method, fits.get(plan.layer.name)) for plan in self.plans)
+        return self.result(model, rows)
+
+    def result(self, model: Model, rows: tuple[LayerRepair, ...], *warnings: str) -> Repaired:
+        """A result with the warnings of the samples."""
+        return Repaired(model, rows, self.samples.count, (*self.samples.warnings, *warnings))
+
+    def _row(self, plan: LayerPlan, method: Method, fit: Fit | None) -> LayerRepair:
+        name = plan.layer.name
+        if fit is not None:
+            return LayerRepair(name, method, None, fit.before, fit.after)
+        return LayerRepair(name, None, plan.reason or self.jobs.reasons.get(name))
+
+
+#: Repairs layers that do not depend on each other.
+LayerStep = Callable[[Model, tuple[Job, ...]], "tuple[Model, dict[str, Fit]]"]
+
+
+def _refit(repairer: Repairer, pruned: Model, ridge: float, progress: Progress) -> Repaired:
+    def step(model: Model, jobs: tuple[Job, ...]) -> tuple[Model, dict[str, Fit]]:
+        return refit_layers(model, jobs, repairer.targets, repairer.samples, ridge=ridge)
+
+    return repairer.by_layer(pruned, "refit", progress, step)
+
+
+def _match(repairer: Repairer, pruned: Model, ridge: float, progress: Progress) -> Repaired:
+    def step(model: Model, jobs: tuple[Job, ...]) -> tuple[Model, dict[str, Fit]]:
+        return match_layers(model, jobs, repairer.targets, repairer.samples)
+
+    return repairer.by_layer(pruned, "match", progress, step)
+
+
+def _bn(repairer: Repairer, pruned: Model, ridge: float, progress: Progress) -> Repaired:
+    worked = working_form(pruned)
+    levels, fixed = normalizations(worked)
+    touched = []
+    for done, nodes in enumerate(levels, 1):
+        worked, addresses = renormalized(worked, nodes, repairer.samples)
+        touched += addresses
+        progress("repair (normalizations)", done, len(levels))
+    count = sum(map(len, levels))
+    reason = None if count else "the model has no BatchNormalization whose statistics can change"
+    method: Method | None = "bn" if count else None
+    rows = tuple(
+        LayerRepair(p.layer.name, None, p.reason) if p.reason else
+        LayerRepair(p.layer.name, method, reason)
+        for p in repairer.plans
+    )  # fmt: skip
+    warnings = (
+        (f"{fixed} BatchNormalization with computed or shared statistics stay",) if fixed else ()
+    )
+    return repairer.result(carried_back(pruned, worked, touched), rows, *warnings)
+
+
+_METHODS: dict[str, Callable[[Repairer, Model, float, Progress], Repaired]] = {
+    "refit": _refit,
+    "match": _match,
+    "bn": _bn,
+}
+
+
+@contextmanager
+def single_threaded_algebra() -> Iterator[None]:
+    """One thread for each product and decomposition.
+
+    There are thousands of small ones: starting the threads of numpy's and scipy's libraries for
+    each costs more than they save, many times over where other work keeps the cores busy.
+    """
+    import scipy.linalg.lapack  # noqa: F401 - only libraries that are loaded are limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress wanted."""

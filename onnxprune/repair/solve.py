@@ -1,0 +1,145 @@
+"""Ridge regressions of many outputs at once, each on its own set of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+__all__ = ["normal_deltas", "sample_deltas"]
+
+#: Sets of inputs up to this size are solved many at a time.
+SMALL = 96
+#: Numbers in the matrices that are solved at a time.
+NUMBERS = 2**22
+
+
+def normal_deltas(
+    gram: np.ndarray, cross: np.ndarray, alive: np.ndarray, ridge: np.ndarray
+) -> np.ndarray:
+    """Changes of weights that reduce the squared residual most, from normal equations.
+
+    Minimises ``|r - x d|^2 + ridge |d|^2`` for each output over the inputs that it keeps.
+
+    Args:
+        gram: ``x.T @ x`` [groups, inputs, inputs], float64.
+        cross: ``x.T @ r`` [groups, inputs, outputs], float64.
+        alive: Inputs that each output keeps [groups, outputs, inputs].
+        ridge: Strength of the ridge by group, above 0.
+
+    Returns:
+        ``d`` [groups, outputs, inputs]; zero where an input is not kept.
+    """
+    groups, outputs, inputs = alive.shape
+    sizes = alive.sum(axis=2)
+    delta = np.zeros(alive.shape)
+    rows = np.argwhere((sizes > 0) & cross.any(axis=1))
+    rows = rows[np.argsort(sizes[rows[:, 0], rows[:, 1]], kind="stable")]
+    small = sizes[rows[:, 0], rows[:, 1]] <= SMALL
+    for part in _parts(rows[small], sizes):
+        _solve_many(gram, cross, alive, ridge, part, delta)
+    _solve_large(gram, cross, alive, ridge, rows[~small], delta)
+    return delta
+
+
+def _parts(rows: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of similar size, as many as fit into memory at a time; they come sorted by size."""
+    start = 0
+    while start < len(rows):
+        least = int(sizes[tuple(rows[start])])
+        stop = start + 1
+        # Padding a row to twice its size would make its solution eight times as long.
+        while stop < len(rows):
+            size = int(sizes[tuple(rows[stop])])
+            if size > 1.25 * least + 4 or (stop - start + 1) * size**2 > NUMBERS:
+                break
+            stop += 1
+        yield rows[start:stop]
+        start = stop
+
+
+def _solve_many(
+    gram: np.ndarray,
+    cross: np.ndarray,
+    alive: np.ndarray,
+    ridge: np.ndarray,
+    rows: np.ndarray,
+    delta: np.ndarray,
+) -> None:
+    """Solve rows at once, each padded with equations ``d = 0`` to the size of the largest."""
+    group, output = rows.T
+    kept = alive[group, output]
+    sizes = kept.sum(axis=1)
+    widest = int(sizes.max())
+    # Kept inputs first, in order; what follows is padding.
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :widest]
+    real = np.arange(widest) < sizes[:, None]
+    matrix = gram[group[:, None, None], order[:, :, None], order[:, None, :]]
+    matrix *= real[:, :, None] & real[:, None, :]
+    diagonal = np.arange(widest)
+    matrix[:, diagonal, diagonal] += np.where(real, ridge[group][:, None], 1.0)
+    right = np.where(real, cross[group[:, None], order, output[:, None]], 0.0)
+    found = np.linalg.solve(matrix, right[..., None])[..., 0]
+    at, column = np.nonzero(real)
+    delta[group[at], output[at], order[at, column]] = found[at, column]
+
+
+def _solve_large(
+    gram: np.ndarray,
+    cross: np.ndarray,
+    alive: np.ndarray,
+    ridge: np.ndarray,
+    rows: np.ndarray,
+    delta: np.ndarray,
+) -> None:
+    """Solve rows by Cholesky decomposition; rows that keep the same inputs share one."""
+    from scipy.linalg.lapack import dposv
+
+    shared: dict[tuple[int, bytes], list[int]] = {}
+    for group, output in rows:
+        key = int(group), np.packbits(alive[group, output]).tobytes()
+        shared.setdefault(key, []).append(int(output))
+    for (group, _), outputs in shared.items():
+        kept = np.flatnonzero(alive[group, outputs[0]])
+        matrix = gram[group][np.ix_(kept, kept)]
+        matrix[np.diag_indices_from(matrix)] += ridge[group]
+        right = cross[group][np.ix_(kept, outputs)]
+        _, found, failed = dposv(matrix.T, right, lower=1, overwrite_a=1)
+        if failed:
+            found = np.linalg.lstsq(matrix, right, rcond=None)[0]
+        delta[group, np.array(outputs)[:, None], kept] = found.T
+
+
+def sample_deltas(
+    x: np.ndarray, residual: np.ndarray, alive: np.ndarray, ridge: float
+) -> np.ndarray:
+    """The same changes where samples are fewer than inputs: systems of the size of the samples.
+
+    Each output's matrix is made from the inputs that it keeps, in the smaller of the two spaces:
+    memory holds the samples, never a matrix of inputs x inputs.
+
+    Args:
+        x: Inputs [rows, inputs].
+        residual: What is to be explained [rows, outputs].
+        alive: Inputs that each output keeps [outputs, inputs].
+        ridge: Strength of the ridge, above 0.
+
+    Returns:
+        ``d`` [outputs, inputs].
+    """
+    from scipy.linalg.lapack import dposv
+
+    delta = np.zeros(alive.shape)
+    for output in np.flatnonzero(alive.any(axis=1) & residual.any(axis=0)):
+        kept = np.flatnonzero(alive[output])
+        part = x[:, kept]
+        right = residual[:, output].astype(np.float64)
+        dual = len(kept) > len(x)
+        matrix = (part @ part.T if dual else part.T @ part).astype(np.float64)
+        matrix[np.diag_indices_from(matrix)] += ridge
+        right = right if dual else part.T.astype(np.float64) @ right
+        _, found, failed = dposv(matrix.T, right, lower=1, overwrite_a=1)
+        if failed:
+            found = np.linalg.lstsq(matrix, right, rcond=None)[0]
+        delta[output, kept] = part.T @ found if dual else found
+    return delta

@@ -1,0 +1,103 @@
+"""What the unpruned model computes where a repair looks: kept where it is little, else made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..model.model import Model
+from .jobs import Job, in_parts, picked
+from .samples import Samples
+from .sites import Site
+from .taps import Taps
+
+__all__ = ["Observed", "Targets", "observed"]
+
+#: Numbers of pre-activations that are kept at a time.
+KEPT = 2**26
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """One use of a layer in one batch.
+
+    Attributes:
+        site: The use.
+        key: Which batch and which use: positions and targets belong to it.
+        picks: Positions that count.
+        x: The data that the weights multiply.
+        y: The pre-activation.
+    """
+
+    site: Site
+    key: tuple[int, int]
+    picks: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+
+def observed(
+    model: Model, jobs: Sequence[Job], samples: Samples, *, stack: bool, inputs: bool = True
+) -> Iterator[tuple[Job, Observed]]:
+    """Every use of these layers in every batch that a model runs.
+
+    Args:
+        model: The model that runs.
+        jobs: The layers.
+        samples: What it is fed.
+        stack: See `Taps`.
+        inputs: Whether the data are needed; otherwise `x` is `y`.
+    """
+    sites = [(job, site) for job in jobs for site in job.sites]
+    names = [site.output.name for _, site in sites]
+    if inputs:
+        names += [site.data.name for _, site in sites]
+    taps = Taps(model, names, stack=stack)
+    number = 0
+    for feeds in samples.batches:
+        parts = list(taps.batches(feeds))
+        size = next((len(a) for a in feeds.values() if a.ndim), 1)
+        for values in parts:
+            for job, site in sites:
+                y = values[site.output.name]
+                key = number, site.node.index
+                share = size / len(parts) / samples.count
+                picks = picked(site, y, job.rows, share, key)
+                yield job, Observed(site, key, picks, values[site.data.name] if inputs else y, y)
+            number += 1
+
+
+@dataclass(eq=False)
+class Targets:
+    """Pre-activations of the unpruned model at the positions that count.
+
+    One run of it gives those of many layers: as many as fit into memory, in the order in which
+    they are asked for.
+    """
+
+    model: Model
+    jobs: Sequence[Job]
+    samples: Samples
+    stack: bool
+    _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    _of: tuple[Job, ...] = ()
+
+    def need(self, jobs: Sequence[Job]) -> None:
+        """Make sure that the targets of these layers are there."""
+        if all(job in self._of for job in jobs):
+            return
+        parts = list(
+            in_parts(self.jobs, [job.rows * job.shape[1] * job.shape[0] for job in self.jobs], KEPT)
+        )
+        self._kept.clear()
+        self._of = tuple(
+            dict.fromkeys(job for part in parts if any(j in part for j in jobs) for job in part)
+        )
+        for _, seen in observed(self.model, self._of, self.samples, stack=self.stack, inputs=False):
+            self._kept[seen.key] = seen.site.unfolding.targets(seen.y, seen.picks)
+
+    def of(self, seen: Observed) -> np.ndarray:
+        """Targets [groups, rows, outputs] for what the pruned model does at the same place."""
+        return self._kept[seen.key]

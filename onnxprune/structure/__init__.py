@@ -1,0 +1,1 @@
+"""Structure: which indices of which tensors go together, and removing them from the graph."""

@@ -1,0 +1,193 @@
+"""Removing indices from a model: one function, whatever chose them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from ..errors import UsageError
+from ..graph.attributes import find_attribute
+from .analysis import Coupling, analyse
+from .folding import Names
+from .registry import Site
+from .revision import REVISIONS, Kept, Revision
+from .sizes import constant_tensor
+
+__all__ = ["remove", "remove_coupled"]
+
+
+def remove(proto: ModelProto, atoms: Iterable[int]) -> ModelProto:
+    """A copy of a model without the indices that carry these atoms.
+
+    Args:
+        proto: A model with its weights inside; it stays as it is.
+        atoms: Atoms as `groups.find_groups` lists them for the same model.
+
+    Returns:
+        A copy in which every tensor, and every size, bound, index and group count, is that of
+        the smaller network. Model-local functions are inlined in it; names, opsets and metadata
+        stay. Without atoms, an unchanged copy.
+
+    Raises:
+        UsageError: The atoms would leave nothing of an axis.
+    """
+    return remove_coupled(proto, analyse(proto), atoms)
+
+
+def remove_coupled(proto: ModelProto, coupling: Coupling, atoms: Iterable[int]) -> ModelProto:
+    """As `remove`, for a model that was analysed before (`coupling` is that of `proto`)."""
+    chosen = {atom for label in atoms for atom in coupling.atoms.content(label)}
+    if not chosen:
+        copy = ModelProto()
+        copy.CopyFrom(proto)
+        return copy
+    return _Removal(coupling, coupling.atoms.marks(chosen)).result()
+
+
+class _Removal:
+    def __init__(self, coupling: Coupling, gone: npt.NDArray[np.bool_]) -> None:
+        self._coupling = coupling
+        self._gone = gone
+        self._cache: dict[str, Kept] = {}
+        self._model = ModelProto()
+        self._model.CopyFrom(coupling.prepared.proto)
+        self._names = Names(self._model.graph)
+
+    def result(self) -> ModelProto:
+        graph = self._model.graph
+        for tensor in graph.initializer:
+            self._cut(tensor, tensor.name)
+        nodes: list[NodeProto] = []
+        for node, site in zip(graph.node, self._coupling.sites, strict=True):
+            nodes += self._revised(node, site)
+        _replace_nodes(self._model, nodes)
+        _merge_copies(self._model, self._coupling.prepared.copies)
+        self._update_infos()
+        return self._model
+
+    def _kept(self, name: str) -> Kept | None:
+        if name not in self._cache:
+            if name not in self._coupling.axes:
+                return None
+            kept = self._coupling.kept(name, self._gone)
+            for axis, mask in enumerate(kept):
+                if len(mask) and not mask.any():
+                    raise UsageError(
+                        f"the chosen channels leave nothing of axis {axis} of '{name}'; "
+                        "keep at least one of them"
+                    )
+            self._cache[name] = kept
+        return self._cache[name]
+
+    def _revised(self, node: NodeProto, site: Site | None) -> list[NodeProto]:
+        if site is None:
+            tensor = constant_tensor(node)
+            if tensor is not None and self._is_cut(node.output[0]):
+                _set_constant(node, self._cut(tensor, node.output[0]))
+            return [node]
+        for name in node.output:
+            self._kept(name)
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        function = REVISIONS.get((domain, node.op_type))
+        touched = any(self._is_cut(name) for name in (*node.input, *node.output))
+        if function is None or not touched:
+            return [node]
+        edit = Revision(node, site, self._names, self._kept)
+        function(edit)
+        return [*edit.before, node, *edit.after]
+
+    def _is_cut(self, name: str) -> bool:
+        kept = self._kept(name)
+        return kept is not None and any(not mask.all() for mask in kept)
+
+    def _cut(self, tensor: TensorProto, name: str) -> TensorProto:
+        """Leave the removed indices out of a tensor, in place."""
+        if self._is_cut(name):
+            array = numpy_helper.to_array(tensor)
+            for axis, mask in enumerate(self._kept(name) or ()):
+                if not mask.all():
+                    array = np.compress(mask, array, axis=axis)
+            smaller = numpy_helper.from_array(np.ascontiguousarray(array), tensor.name)
+            smaller.doc_string = tensor.doc_string
+            smaller.data_type = tensor.data_type
+            tensor.CopyFrom(smaller)
+        return tensor
+
+    def _update_infos(self) -> None:
+        """Shapes of initializers that are inputs too; forget those of values that have changed."""
+        graph = self._model.graph
+        dims = {tensor.name: tensor.dims for tensor in graph.initializer}
+        for info in graph.input:
+            if info.name in dims and self._is_cut(info.name):
+                shape = helper.make_tensor_type_proto(
+                    info.type.tensor_type.elem_type, list(dims[info.name])
+                )
+                info.type.CopyFrom(shape)
+        present = {name for node in graph.node for name in node.output} | dims.keys()
+        kept = [
+            info
+            for info in graph.value_info
+            if info.name in present
+            and info.name in self._coupling.axes
+            and not self._is_cut(info.name)
+        ]
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+
+
+def _set_constant(node: NodeProto, tensor: TensorProto) -> None:
+    """Store a tensor in a Constant node, in the form that the node had."""
+    held = find_attribute(node, "value")
+    if held is not None:
+        if held.t is not tensor:
+            held.t.CopyFrom(tensor)
+        return
+    array = numpy_helper.to_array(tensor)
+    name = "value_floats" if array.dtype.kind == "f" else "value_ints"
+    del node.attribute[:]
+    node.attribute.append(helper.make_attribute(name, array.tolist()))
+
+
+def _replace_nodes(model: ModelProto, nodes: list[NodeProto]) -> None:
+    copies = []
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copies.append(copy)
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
+def _merge_copies(model: ModelProto, copies: dict[str, str]) -> None:
+    """Share tensors again that were given to several nodes and are still the same."""
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    held = {node.output[0]: node for node in graph.node if constant_tensor(node) is not None}
+
+    def stored(name: str) -> tuple[tuple[int, ...], bytes] | None:
+        tensor = tensors.get(name)
+        if tensor is None and name in held:
+            tensor = constant_tensor(held[name])
+        if tensor is None:
+            return None
+        return tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes()
+
+    same = {copy: name for copy, name in copies.items() if stored(copy) == stored(name)}
+    used = set()
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = same.get(name, name)
+            used.add(node.input[position])
+    _drop(model, {copy for copy in copies if copy not in used})
+
+
+def _drop(model: ModelProto, names: set[str]) -> None:
+    graph = model.graph
+    for entries in (graph.initializer, graph.input):
+        for position in reversed(range(len(entries))):
+            if entries[position].name in names:
+                del entries[position]
+    _replace_nodes(model, [node for node in graph.node if not names.issuperset(node.output)])

@@ -1,0 +1,84 @@
+"""Networks that PyTorch exported, by both of its exporters."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+from tests.structure.proof import prove
+
+torch = pytest.importorskip("torch")
+
+from tests.structure import architectures as nets  # noqa: E402
+from tests.structure import transformers as former  # noqa: E402
+
+IMAGE, WORDS, NOISE = (3, 16, 16), (7,), (6, 1, 1)
+
+#: Network, shape of a sample, sizes of the groups.
+CASES = {
+    "vgg": (nets.VGG, IMAGE, (8, 12, 20)),
+    "resnet": (nets.ResNet, IMAGE, (8, 8, 8, 12, 8, 8, 12, 16, 24)),
+    "resnext": (lambda: nets.ResNet(groups=4), IMAGE, None),
+    "se-resnet": (lambda: nets.ResNet(excite=True), IMAGE, None),
+    "mobilenet": (nets.mobilenet, IMAGE, (8, 12, 16, 16, 24)),
+    "densenet": (nets.DenseNet, IMAGE, (8, 4, 4, 4, 6)),
+    "shufflenet": (nets.ShuffleNet, IMAGE, None),
+    "group-shuffle": (nets.GroupShuffle, IMAGE, None),
+    "unet": (nets.UNet, IMAGE, (8, 12, 8, 8)),
+    "unet-resized": (nets.UNetResized, IMAGE, (8, 12, 8, 8)),
+    "convnext": (nets.convnext, IMAGE, None),
+    "group-norm": (nets.GroupNormed, IMAGE, None),
+    "dcgan": (nets.Generator, NOISE, None),
+    "vit": (former.ViT, IMAGE, None),
+    "vit-fused": (lambda: former.ViT(fused=True), IMAGE, None),
+    "bert": (former.BERT, WORDS, None),
+    "bert-sdpa": (lambda: former.BERT(sdpa=True), WORDS, None),
+    "gpt": (former.GPT, WORDS, None),
+}
+
+
+def exported(name: str, dynamo: bool) -> onnx.ModelProto:
+    make, sample, _ = CASES[name]
+    torch.manual_seed(0)
+    net = make().eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.3, 0.3)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
+    x = torch.from_numpy(samples(sample, 2)["x"])
+    axes = {0: "batch", 1: "length"} if sample == WORDS else {0: "batch"}
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dynamo:
+            dims = {axis: torch.export.Dim(text, max=100) for axis, text in axes.items()}
+            program = torch.onnx.export(
+                net, (x,), input_names=["x"], dynamic_shapes=(dims,), dynamo=True, verbose=False
+            )
+            return program.model_proto
+        torch.onnx.export(
+            net, (x,), file, input_names=["x"], output_names=["y"], dynamic_axes={"x": axes},
+            dynamo=False, opset_version=17,
+        )  # fmt: skip
+    return onnx.load_from_string(file.getvalue())
+
+
+def samples(shape: tuple[int, ...], batch: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(batch)
+    if shape == WORDS:
+        return {"x": random.integers(0, 30, (batch, 4 + batch), dtype=np.int64)}
+    return {"x": random.standard_normal((batch, *shape)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["script", "dynamo"])
+@pytest.mark.parametrize("name", CASES)
+def test_exported(name: str, dynamo: bool) -> None:
+    if dynamo:
+        pytest.importorskip("onnxscript")
+    _, sample, sizes = CASES[name]
+    prove(exported(name, dynamo), lambda batch: samples(sample, batch), sizes)
