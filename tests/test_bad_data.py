@@ -221,7 +221,7 @@ VAL: dict[str, bytes | None] = {
     "fewer labels": npz(x=INPUTS, labels=LABELS[1:]),
     "no samples": npz(x=INPUTS[:0], labels=LABELS[:0]),
     "labels of fractions": npz(x=INPUTS, labels=LABELS + 0.5),
-    "labels one by one": npz(x=INPUTS, labels=LABELS[:, None]),
+    "labels in pairs": npz(x=INPUTS, labels=np.stack([LABELS, LABELS], axis=1)),
     "another type": npz(x=INPUTS.astype(np.float64), labels=LABELS),
     "another width": npz(x=INPUTS[:, :3], labels=LABELS),
     "a number": npz(x=np.array(np.float32(1)), labels=LABELS),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ..graph.constants import Constants
@@ -67,9 +65,9 @@ def renormalized(
                 seen.add(np.moveaxis(data, 1, -1).reshape(1, -1, data.shape[1]))
     changed: dict[TensorAddress, np.ndarray] = {}
     for node, seen in zip(nodes, moments, strict=True):
-        found: Mapping[int, np.ndarray] = {MEAN: seen.mean[0], VARIANCE: seen.std[0] ** 2}
-        for position, values in found.items():
+        found = ((MEAN, seen.mean[0]), (VARIANCE, seen.std[0] ** 2))
+        for position, numbers in found:
             address = TensorAddress((), node.proto.input[position])
             dtype = model.payload(model.tensors[address]).dtype
-            changed[address] = rounded(values, dtype)
+            changed[address] = rounded(numbers, dtype)
     return rewritten(model, changed), list(changed)

@@ -233,7 +233,7 @@ def single_threaded_algebra() -> Iterator[None]:
     each costs more than they save, many times over where other work keeps the cores busy.
     """
     import scipy.linalg.lapack  # noqa: F401 - only libraries that are loaded are limited
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(1, user_api="blas"):
         yield

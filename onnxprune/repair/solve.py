@@ -30,7 +30,6 @@ def normal_deltas(
     Returns:
         ``d`` [groups, outputs, inputs]; zero where an input is not kept.
     """
-    groups, outputs, inputs = alive.shape
     sizes = alive.sum(axis=2)
     delta = np.zeros(alive.shape)
     rows = np.argwhere((sizes > 0) & cross.any(axis=1))
@@ -103,7 +102,7 @@ def _solve_large(
         kept = np.flatnonzero(alive[group, outputs[0]])
         matrix = gram[group][np.ix_(kept, kept)]
         matrix[np.diag_indices_from(matrix)] += ridge[group]
-        right = cross[group][np.ix_(kept, outputs)]
+        right = cross[group][np.ix_(kept, np.array(outputs))]
         _, found, failed = dposv(matrix.T, right, lower=1, overwrite_a=1)
         if failed:
             found = np.linalg.lstsq(matrix, right, rcond=None)[0]
@@ -132,12 +131,12 @@ def sample_deltas(
     delta = np.zeros(alive.shape)
     for output in np.flatnonzero(alive.any(axis=1) & residual.any(axis=0)):
         kept = np.flatnonzero(alive[output])
-        part = x[:, kept]
-        right = residual[:, output].astype(np.float64)
+        part = x[:, kept].astype(np.float64, copy=False)
+        right = residual[:, output].astype(np.float64, copy=False)
         dual = len(kept) > len(x)
-        matrix = (part @ part.T if dual else part.T @ part).astype(np.float64)
+        matrix = part @ part.T if dual else part.T @ part
         matrix[np.diag_indices_from(matrix)] += ridge
-        right = right if dual else part.T.astype(np.float64) @ right
+        right = right if dual else part.T @ right
         _, found, failed = dposv(matrix.T, right, lower=1, overwrite_a=1)
         if failed:
             found = np.linalg.lstsq(matrix, right, rcond=None)[0]

@@ -1,4 +1,4 @@
-"""What the unpruned model computes where a repair looks: kept where it is little, else made anew."""
+"""What the unpruned model computes where a repair looks; as much of it is kept as fits."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from onnx import numpy_helper
@@ -98,9 +99,9 @@ def rounded(values: np.ndarray, dtype: np.dtype, alive: np.ndarray | None = None
     """
     import ml_dtypes
 
-    limits = ml_dtypes.finfo(dtype)
+    limits: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     top = float(limits.max)
-    stored = np.clip(values, -top, top).astype(dtype)
+    stored: np.ndarray = np.clip(values, -top, top).astype(dtype)
     if alive is not None:
         gone = alive & (stored == 0)
         stored[gone] = np.copysign(float(limits.smallest_normal), values[gone]).astype(dtype)

@@ -179,7 +179,8 @@ class Atoms:
 
     def _intern_all(self, sets: list[frozenset[int]]) -> Labels:
         """The labels of sets of free atoms."""
-        found, made = [], []
+        found: list[int] = []
+        made: list[frozenset[int]] = []
         start = self._count
         for atoms in sets:
             if len(atoms) < 2:
@@ -225,12 +226,15 @@ class Atoms:
 
         Of a[i] + b[j] = c[i] + d[j] this is the solution a = c, b = d.
         """
-        places: dict[bytes, int] = {}
-        for atom, where in self._places(first).items():
-            places.setdefault(where, atom)
-        for atom, where in self._places(second).items():
-            if where in places:
-                self._unify_pair(places[where], atom)
+        mine, others = self._places(first), self._places(second)
+        free: dict[bytes, list[int]] = {}
+        for atom in mine.keys() - others.keys():
+            free.setdefault(mine[atom], []).append(atom)
+        for atom in sorted(others.keys() - mine.keys()):
+            partners = free.get(others[atom])
+            if partners:
+                self._unify_pair(min(partners), atom)
+                partners.remove(min(partners))
 
     def _places(self, labels: Labels) -> dict[int, bytes]:
         """Every atom with the positions at which it occurs."""

@@ -37,8 +37,14 @@ _ARITHMETIC = """
 """
 #: Operators with which exporters compute shapes, scales and indices.
 _FOLDED = frozenset(_ARITHMETIC.split())
-#: com.microsoft operators whose result has the shape and type of their first operand.
-_SAME_SHAPE = frozenset(["Gelu", "FastGelu", "BiasGelu", "QuickGelu", "SkipLayerNormalization"])
+_ALIKE = """
+    BiasGelu FastGelu Gelu GroupNormalization MeanVarianceNormalization QuickGelu
+    SimplifiedLayerNormalization
+"""
+#: Operators without a schema that infers shapes: the result is as large as the first operand.
+_SAME_SHAPE = frozenset(_ALIKE.split())
+#: com.microsoft operators that infer shapes as a standard one does.
+_TWINS = {"FusedConv": "Conv"}
 _BATCH = ((5, 7), (1, 1))
 _OTHER = ((64, 96), (224, 256), (16, 24), (7, 11), (1, 2))
 
@@ -216,8 +222,10 @@ class _Evaluation:
         names = [name for name in node.input if name]
         if not self._types.keys() >= set(names) or any(a.HasField("g") for a in node.attribute):
             return {}
-        if domain == "com.microsoft" and node.op_type in _SAME_SHAPE:
+        if node.op_type in _SAME_SHAPE:
             return {node.output[0]: self._types[names[0]]}
+        if domain == "com.microsoft" and node.op_type in _TWINS:
+            node, domain = _standard(node), ""
         try:
             schema = onnx.defs.get_schema(node.op_type, self._versions[domain], domain)
         except (KeyError, onnx.defs.SchemaError):
@@ -226,7 +234,7 @@ class _Evaluation:
         data = {name: self._data[name] for name in names if name in self._data}
         try:
             return shape_inference.infer_node_outputs(schema, node, types, data, None, self._opsets)
-        except (shape_inference.InferenceError, RuntimeError):
+        except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError):
             self.run.failures += 1
             return {}
 
@@ -270,6 +278,15 @@ class _Evaluation:
         except Exception:
             return []  # whatever it is, it is not plain shape arithmetic
         return [np.asarray(value) for value in found]
+
+
+def _standard(node: NodeProto) -> NodeProto:
+    """The standard operator in the place of one of com.microsoft's."""
+    op_type = _TWINS[node.op_type]
+    copy = onnx.helper.make_node(op_type, list(node.input)[:3], list(node.output))
+    known = onnx.defs.get_schema(op_type).attributes
+    copy.attribute.extend(a for a in node.attribute if a.name in known)
+    return copy
 
 
 def _domain(domain: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from tests.repair.cases import CASES, Case, data, opened, pruned, run, tensor
 from onnx import numpy_helper
 
 from onnxprune.model.model import Model
 from onnxprune.model.save import to_proto
 from onnxprune.repair.repair import repair
+from tests.repair.cases import CASES, Case, data, opened, pruned, run, tensor
 
 
 def with_tensors(model: Model, values: dict[str, np.ndarray]) -> onnx.ModelProto:

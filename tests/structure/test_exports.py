@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import onnx
 import pytest
+
 from tests.structure.proof import prove
 
 torch = pytest.importorskip("torch")

@@ -1,0 +1,285 @@
+"""Rules around convolutions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.structure.graphs import Case, built, feed, ints
+from tests.structure.proof import prove
+
+W = {"w": (8, 4, 1, 1), "b": (8,), "v": (3, 8, 1, 1)}
+
+
+def between(lines: str, sizes: list[int], weights: dict | None = None, **options) -> Case:
+    """Nodes from h, with 8 channels, to g, between two convolutions."""
+    text = f"h = Conv(x, w, b)\n{lines.strip()}\ny = Conv(g, v)"
+    return Case(text, {**W, **(weights or {})}, sizes, **options)
+
+
+CASES = {
+    "one convolution": between("g = Relu(h)", [8]),
+    "grouped": between(
+        "g = Conv<group=2, pads=[1,1,1,1]>(h, k, c)",
+        [2, 4, 6],
+        {"k": (12, 4, 3, 3), "c": (12,), "v": (3, 12, 1, 1)},
+    ),
+    "depthwise": between("g = Conv<group=8>(h, k)", [8], {"k": (8, 1, 3, 3)}),
+    "depthwise twice as many": between(
+        "g = Conv<group=8>(h, k)", [2, 8], {"k": (16, 1, 3, 3), "v": (3, 16, 1, 1)}
+    ),
+    "transposed": between(
+        "g = ConvTranspose<strides=[2,2]>(h, k, c)",
+        [6, 8],
+        {"k": (8, 6, 2, 2), "c": (6,), "v": (3, 6, 1, 1)},
+    ),
+    "transposed in groups": between(
+        "g = ConvTranspose<group=2>(h, k, c)",
+        [2, 3, 4],
+        {"k": (8, 3, 2, 2), "c": (6,), "v": (3, 6, 1, 1)},
+    ),
+    "fused": between(
+        'g = com.microsoft.FusedConv<activation="Relu">(h, k, c)',
+        [6, 8],
+        {"k": (6, 8, 1, 1), "c": (6,), "v": (3, 6, 1, 1)},
+        domains={"com.microsoft": 1},
+    ),
+    "batch normalization": between(
+        "g = BatchNormalization(h, s, t, m, p)", [8], {k: (8,) for k in "stmp"}
+    ),
+    "instance normalization": between(
+        "g = InstanceNormalization(h, s, t)", [8], {"s": (8,), "t": (8,)}
+    ),
+    "group normalization": between(
+        "g = GroupNormalization<num_groups=4>(h, s, t)", [4], {"s": (8,), "t": (8,)}, opset=21
+    ),
+    "group normalization 18": between(
+        "g = GroupNormalization<num_groups=4>(h, s, t)", [4], {"s": (4,), "t": (4,)}, opset=18
+    ),
+    "pools": between(
+        """
+        a = MaxPool<kernel_shape=[2,2]>(h)
+        b1 = AveragePool<kernel_shape=[2,2], pads=[1,1,1,1], count_include_pad=1>(a)
+        c = LpPool<kernel_shape=[2,2]>(b1)
+        g = GlobalMaxPool(c)
+        """,
+        [8],
+    ),
+    "max pool with indices": between("g, i = MaxPool<kernel_shape=[2,2]>(h)\n_ = Abs(i)", []),
+    "global pools": between(
+        "a = GlobalAveragePool(h)\nc = GlobalLpPool(h)\nd = Add(a, c)\ng = Mul(h, d)", [8]
+    ),
+    "depth to space": between(
+        'g = DepthToSpace<blocksize=2, mode="DCR">(h)', [2], {"v": (3, 2, 1, 1)}
+    ),
+    "depth to space CRD": between(
+        'g = DepthToSpace<blocksize=2, mode="CRD">(h)', [2], {"v": (3, 2, 1, 1)}
+    ),
+    "space to depth": between("g = SpaceToDepth<blocksize=2>(h)", [8], {"v": (3, 32, 1, 1)}),
+    "resize by scales": between(
+        "g = Resize(h, , s)", [8], {"s": np.array([1, 1, 2, 2], np.float32)}
+    ),
+    "resize to sizes": between(
+        "g = Resize<axes=[1,2,3]>(h, , , s)", [8], {"s": ints(8, 3, 9)}, opset=18
+    ),
+    "resize channels": between(
+        "g = Resize(h, , s)", [], {"s": np.array([1, 2, 1, 1], np.float32), "v": (3, 16, 1, 1)}
+    ),
+    "upsample": between(
+        "g = Upsample(h, s)", [8], {"s": np.array([1, 1, 2, 2], np.float32)}, opset=9
+    ),
+    "resize to computed sizes": between(
+        """
+        t = Shape(h)
+        i = Constant<value_ints=[0,1]>()
+        j = Constant<value_ints=[2,3]>()
+        d = Constant<value_ints=[2,2]>()
+        front = Gather(t, i)
+        back = Gather(t, j)
+        twice = Mul(back, d)
+        s = Concat<axis=0>(front, twice)
+        g = Resize(h, , , s)
+        """,
+        [8],
+        free=(1, 2),
+    ),
+    "pad space": between("g = Pad(h, s)", [8], {"s": ints(0, 0, 1, 1, 0, 0, 2, 0)}),
+    "pad by reflection": between(
+        'g = Pad<mode="reflect">(h, s)', [8], {"s": ints(0, 0, 1, 1, 0, 0, 2, 0)}
+    ),
+    "pad channels": between(
+        "g = Pad(h, s)", [8], {"s": ints(0, 1, 0, 0, 0, 2, 0, 0), "v": (3, 11, 1, 1)}
+    ),
+    "pad named axes": between(
+        "g = Pad(h, s, , a)", [8], {"s": ints(2, 1), "a": ints(1), "v": (3, 11, 1, 1)}, opset=18
+    ),
+    "pad by attribute": between("g = Pad<pads=[0,0,1,0,0,0,0,1]>(h)", [8], opset=9),
+    "pad channels by reflection": between(
+        'g = Pad<mode="reflect">(h, s)', [], {"s": ints(0, 1, 0, 0, 0, 2, 0, 0), "v": (3, 11, 1, 1)}
+    ),
+    "local response": between("g = LRN<size=3>(h)", []),
+    "prelu": between("g = PRelu(h, s)", [8], {"s": (8, 1, 1)}),
+    "activations": between(
+        """
+        a = LeakyRelu(h)
+        c = Clip(a, lo, hi)
+        d = HardSwish(c)
+        e, m = Dropout(d)
+        g = Identity(e)
+        """,
+        [8],
+        {"lo": np.float32(-1).reshape(()), "hi": np.float32(2).reshape(())},
+    ),
+    "cast": between("a = Cast<to=11>(h)\nc = Sqrt(a)\nd = Abs(a)\ng = Cast<to=1>(d)", [8]),
+    "two branches": between(
+        "a = Conv(h, k)\nc = Add(a, h)\nd = Mul(c, s)\ng = Sub(d, t)",
+        [8],
+        {"k": (8, 8, 1, 1), "s": (1, 8, 1, 1), "t": (8, 1, 1)},
+    ),
+    "where": between(
+        "a = Conv(x, k)\nc = Greater(a, h)\ng = Where(c, h, s)",
+        [8],
+        {"k": (8, 4, 1, 1), "s": (8, 1, 1)},
+    ),
+    "maximum of three": between(
+        "a = Conv(x, k)\ng = Max(a, h, s)", [8], {"k": (8, 4, 1, 1), "s": (8, 1, 1)}
+    ),
+    "a result is needed whole": Case("y = Conv(x, w, b)", W, []),
+    "concat": between(
+        "a = Conv(x, k)\ng = Concat<axis=1>(a, h, x)",
+        [5, 8],
+        {"k": (5, 4, 1, 1), "v": (3, 17, 1, 1)},
+    ),
+    "split": between(
+        "a, c = Split<axis=1>(h, s)\nd = Conv(a, k)\ng = Concat<axis=1>(c, d)",
+        [2, 3, 5],
+        {"s": ints(3, 5), "k": (2, 3, 1, 1), "v": (3, 7, 1, 1)},
+    ),
+    "split evenly": between("a, c = Split<axis=1>(h)\ng = Mul(a, c)", [4], {"v": (3, 4, 1, 1)}),
+    "split by number": between(
+        "a, c = Split<axis=1, num_outputs=2>(h)\nd = Relu(a)\ng = Concat<axis=1>(c, d)",
+        [8],
+        opset=18,
+    ),
+    "split by attribute": between(
+        "a, c = Split<axis=1, split=[2,6]>(h)\nd = Relu(c)\ng = Concat<axis=1>(d, a)",
+        [8],
+        opset=11,
+    ),
+    "slice": between(
+        "g = Slice(h, s, e, a)",
+        [3, 5],
+        {"s": ints(2, -4), "e": ints(-1, 100), "a": ints(1, 2), "v": (3, 5, 1, 1)},
+    ),
+    "slice by attribute": between(
+        "g = Slice<starts=[1], ends=[5], axes=[1]>(h)", [4, 4], {"v": (3, 4, 1, 1)}, opset=9
+    ),
+    "slice every other": between(
+        "g = Slice(h, s, e, a, t)",
+        [],
+        {"s": ints(0), "e": ints(8), "a": ints(1), "t": ints(2), "v": (3, 4, 1, 1)},
+    ),
+    "gather": between(
+        "g = Gather<axis=1>(h, i)", [1, 3, 4], {"i": ints(7, 1, 1, -6, 0), "v": (3, 5, 1, 1)}
+    ),
+    "gather one": between(
+        "a = Gather<axis=1>(h, i)\nc = Unsqueeze(a, j)\nd = Mul(h, c)\ng = Relu(d)",
+        [7],
+        {"i": np.array(2, np.int64), "j": ints(1)},
+    ),
+    "tile channels": between(
+        "g = Tile(h, s)", [8], {"s": ints(1, 2, 1, 1), "v": (3, 16, 1, 1)}
+    ),
+    "tile one channel": between(
+        "a = Conv(x, k)\nc = Tile(a, s)\ng = Add(c, h)",
+        [8],
+        {"k": (1, 4, 1, 1), "s": ints(1, 8, 1, 1)},
+    ),
+    "expand one channel": between(
+        "a = Conv(x, k)\nc = Expand(a, s)\ng = Add(c, h)",
+        [8],
+        {"k": (1, 4, 1, 1), "s": ints(8, 1, 1)},
+    ),
+    "zeros of a shape": between(
+        "a = Shape(h)\nc = ConstantOfShape(a)\nd = Size(h)\ne = Cast<to=1>(d)\n"
+        "f = Add(c, e)\ng = Add(h, f)",
+        [8],
+        free=(1, 2),
+    ),
+    "expand as a shape": between(
+        "a = Conv(x, k)\nt = Shape(h)\nc = Expand(a, t)\ng = Sub(h, c)",
+        [8],
+        {"k": (1, 4, 1, 1)},
+        free=(1, 2),
+    ),
+    "shuffle": between(
+        "a = Reshape(h, s)\nc = Transpose<perm=[0,2,1,3,4]>(a)\nd = Reshape(c, t)\ng = Relu(d)",
+        [8],
+        {"s": ints(0, 2, 4, 6, 6), "t": ints(0, 8, 6, 6)},
+    ),
+    "mean over space": between(
+        "a = ReduceMean<axes=[2,3], keepdims=0>(h)\nc = Unsqueeze(a, j)\ng = Mul(h, c)",
+        [8],
+        {"j": ints(2, 3)},
+    ),
+    "sum over space": between(
+        "a = ReduceSum(h, j)\ng = Mul(h, a)", [8], {"j": ints(-1, -2)}
+    ),
+    "mean over channels": between("a = ReduceMean<axes=[1]>(h)\ng = Mul(h, a)", []),
+    "mean over everything": between("a = ReduceMean(h)\ng = Mul(h, a)", []),
+    "sum over nothing": between(
+        "a = ReduceSum<noop_with_empty_axes=1>(h)\ng = Mul(h, a)", [8]
+    ),
+    "softmax over space": between("g = Softmax<axis=-1>(h)", [8]),
+    "softmax over channels": between("g = Softmax<axis=1>(h)", []),
+    "old softmax": between("g = Softmax(h)", [], opset=11),
+    "largest channel": between(
+        "a = ArgMax<axis=1>(h)\nc = Cast<to=1>(a)\ng = Mul(h, c)", []
+    ),
+    "running sum": between("g = CumSum(h, a)", [], {"a": np.array(1, np.int64)}),
+    "running sum over space": between("g = CumSum(h, a)", [8], {"a": np.array(2, np.int64)}),
+    "largest of a row": between("g, i = TopK<axis=3>(h, k)", [8], {"k": ints(2)}),
+    "largest of channels": between(
+        "g, i = TopK<axis=1>(h, k)", [], {"k": ints(2), "v": (3, 2, 1, 1)}
+    ),
+    "norm of a row": between("g = LpNormalization<axis=-1>(h)", [8]),
+    "norm of channels": between("g = LpNormalization<axis=1>(h)", []),
+    "layer normalization of rows": between(
+        "g = LayerNormalization<axis=-1>(h, s)", [8], {"s": (6,)}
+    ),
+    "layer normalization of images": between(
+        "g = LayerNormalization<axis=1>(h, s)", [], {"s": (8, 6, 6)}
+    ),
+    "mean and variance": between("g = MeanVarianceNormalization(h)", [8]),
+    "quantized": between(
+        """
+        q = QuantizeLinear<axis=1>(h, p, z)
+        a = DequantizeLinear<axis=1>(q, p, z)
+        k = DequantizeLinear<axis=0>(kq, ps, kz)
+        g = Conv(a, k)
+        """,
+        [5, 8],
+        {
+            "p": (8,), "z": np.arange(8, dtype=np.int8), "ps": (5,), "kz": np.zeros(5, np.int8),
+            "kq": np.random.default_rng(0).integers(-99, 99, (5, 8, 1, 1), dtype=np.int8),
+            "v": (3, 5, 1, 1),
+        },
+        opset=13,
+    ),
+    "constants in nodes": between(
+        "c = Constant<value_floats=[1.0,2.0,3.0,4.0,5.0,6.0,7.0,8.0]>()\n"
+        "d = Constant<value_ints=[8,1,1]>()\ne = Reshape(c, d)\ng = Mul(h, e)",
+        [8],
+    ),
+    "one vector for two": between(
+        "a = Conv(h, k, b)\ng = Relu(a)", [8, 8], {"k": (8, 8, 1, 1)}
+    ),
+    "initializers are inputs": between("a = Conv(h, k, b)\ng = Relu(a)", [8, 8],
+        {"k": (8, 8, 1, 1)}, opset=8, ir_version=3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rule(name: str) -> None:
+    case = CASES[name]
+    prove(built(case), lambda batch: feed(case, batch), case.sizes)
