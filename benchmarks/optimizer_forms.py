@@ -6,7 +6,7 @@ Every form runs in a process of its own, in turn, so that neither threads nor dr
 `--torch` names an interpreter that has PyTorch; without one its rows are left out.
 
 The forms of AdamW (12 operators for each tensor with a mask, 11 without):
-  chosen    onnxprune.training.optimizers: scaled moments, bias corrections folded into two scalars
+  chosen    onnxprune.training.update.optimizers: scaled moments, bias corrections in two scalars
   textbook  conventional moments, which scale the gradient and its square: three operators more
   gemm      b1 * m + g as one Gemm with a 1x1 matrix
   gated     the same as com.microsoft's GatedAdd, which only new onnxruntimes have
@@ -65,7 +65,7 @@ class Step:
 
     def scalars(self) -> tuple[str, str, str]:
         """Offset, size and share kept of the chosen form."""
-        from onnxprune.training.optimizers import Optimizer, _adamw_scalars
+        from onnxprune.training.update.optimizers import Optimizer, _adamw_scalars
 
         offset, size = _adamw_scalars(self.b, Optimizer(), self.rate, self.step)
         kept = self.b.op("Sub", self.number(1), self.b.op("Mul", self.rate, self.number(DECAY)))
@@ -73,7 +73,7 @@ class Step:
 
 
 def library(step: Step, **fields: object) -> None:
-    from onnxprune.training.optimizers import Optimizer, Slot, append_updates, state_names
+    from onnxprune.training.update.optimizers import Optimizer, Slot, append_updates, state_names
 
     optimizer = Optimizer(**fields)  # type: ignore[arg-type]
     slots = []

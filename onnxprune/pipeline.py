@@ -1,6 +1,6 @@
-"""The whole chain: layers are found, a plan is made and applied, dropout ratios follow, the accuracy
-is won back, the result is stored, checked and reported. Both doors, the command and the Python API,
-go through here."""
+"""The whole chain: layers are found, a plan is made and applied, dropout ratios follow, accuracy is
+won back, the result is stored, checked and reported. Both doors, the command and the Python API, go
+through here."""
 
 from __future__ import annotations
 
@@ -122,7 +122,15 @@ def prune_model(
         )
     seconds = time.perf_counter() - started
     return Pruned(
-        source, done.model, config, scan, done.plans, done.dropouts, accuracy, seconds, done.training
+        source,
+        done.model,
+        config,
+        scan,
+        done.plans,
+        done.dropouts,
+        accuracy,
+        seconds,
+        done.training,
     )
 
 

@@ -11,7 +11,7 @@ from ..errors import OutputError
 from ..model.model import Model
 from ..model.save import to_proto
 from ..model.tensors import TensorAddress
-from ..training.batch_axis import already_free, free_batch
+from ..training.batching.axis import already_free, free_batch
 from .writing import rewritten, with_bias_inputs
 
 __all__ = ["carried_back", "working_form"]

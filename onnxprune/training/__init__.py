@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .artifacts import generate_artifacts as generate_artifacts
-    from .losses import Labels as Labels
-    from .losses import LossConfig as LossConfig
-    from .optimizers import Optimizer as Optimizer
+    from .loss.append import Labels as Labels
+    from .loss.append import LossConfig as LossConfig
     from .trainer import Trainer as Trainer
+    from .update.optimizers import Optimizer as Optimizer
 
 _HOMES = {
-    "Labels": "losses",
-    "LossConfig": "losses",
-    "Optimizer": "optimizers",
+    "Labels": "loss.append",
+    "LossConfig": "loss.append",
+    "Optimizer": "update.optimizers",
     "Trainer": "trainer",
     "generate_artifacts": "artifacts",
 }

@@ -14,11 +14,11 @@ from ..errors import DataError, OutputError
 from ..graph.layers import find_layers
 from ..model.sources import read
 from .graphs import StepGraphs, build_graphs
-from .losses import Labels, LossConfig, LossFunction, LossName, LossValues
-from .optimizers import Optimizer
+from .loss.append import Labels, LossConfig, LossFunction, LossName, LossValues
 from .parameters import Parameter, Selection
 from .preparation import BatchNormalizationMode, Statistic, prepare
 from .tensor_file import read_tensors, write_file, write_tensors
+from .update.optimizers import Optimizer
 
 __all__ = ["generate_artifacts", "load_artifacts", "save_artifacts"]
 

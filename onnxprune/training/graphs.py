@@ -11,13 +11,13 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from ..errors import ModelError
 from .backward import backward
 from .builder import TRAINING_OPSET, GraphBuilder
-from .clipping import append_clipping
 from .graph_edits import copied, expose, rename
-from .losses import Labels, LossConfig, LossValues, append_loss
-from .older_opset import declare_older
-from .optimizers import Optimizer, Slot, append_updates, mask_gradients, state_names
+from .loss.append import Labels, LossConfig, LossValues, append_loss
 from .parameters import Parameter, Selection, select_parameters
 from .preparation import IR_VERSION, SEED_INPUT, Forward, Statistic
+from .update.clipping import append_clipping
+from .update.optimizers import Optimizer, Slot, append_updates, mask_gradients, state_names
+from .upgrading.older_opset import declare_older
 
 __all__ = [
     "LEARNING_RATE",

@@ -18,7 +18,7 @@ from ..report.progress import TrainingState
 from ..report.training import Better, EpochRow
 from .engine import Engine
 from .interruption import Interruption
-from .schedules import rate_at
+from .update.schedules import rate_at
 
 __all__ = ["Position", "RoundResult", "Surroundings", "Totals", "TrainingProgress", "run_round"]
 

@@ -13,11 +13,11 @@ from ..errors import ModelError
 from ..model.model import Model
 from ..model.save import INLINE_LIMIT, serialised, to_proto
 from ..model.tensors import TensorAddress, node_label, walk_graphs
-from .batch_axis import free_batch
+from .batching.axis import free_batch
 from .dropout import with_live_dropout
 from .hoist import hoisted
 from .precision import float32_copy
-from .upgrade import IR_VERSION, upgraded
+from .upgrading.upgrade import IR_VERSION, upgraded
 
 __all__ = ["IR_VERSION", "SEED_INPUT", "BatchNormalizationMode", "Forward", "Statistic", "prepare"]
 

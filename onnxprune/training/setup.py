@@ -16,11 +16,11 @@ from ..model.model import Model
 from ..model.tensors import TensorAddress
 from .engine import Engine
 from .graphs import StepGraphs, build_graphs, with_loss
-from .losses import Labels, LossConfig, LossValues
-from .optimizers import Optimizer
+from .loss.append import Labels, LossConfig, LossValues
 from .preparation import Forward, prepare
 from .teacher import Teacher
 from .trainer import Trainer
+from .update.optimizers import Optimizer
 from .values import FLOATS
 
 __all__ = ["RoundSetup", "Teaching", "set_up"]

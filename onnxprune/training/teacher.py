@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto, helper
 
 from ..runtime import open_session, run
-from .older_opset import declare_older
+from .upgrading.older_opset import declare_older
 
 __all__ = ["Teacher"]
 

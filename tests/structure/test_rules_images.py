@@ -271,6 +271,66 @@ CASES = {
         "d = Constant<value_ints=[8,1,1]>()\ne = Reshape(c, d)\ng = Mul(h, e)",
         [8],
     ),
+    "slides over former channels": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\nc = Conv(a, k)\ng = Transpose<perm=[0,2,1,3]>(c)",
+        [],
+        {"k": (5, 6, 1, 1)},
+    ),
+    "transposed over former channels": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\nc = ConvTranspose(a, k)\n"
+        "g = Transpose<perm=[0,2,1,3]>(c)",
+        [],
+        {"k": (6, 5, 1, 1)},
+    ),
+    "pools former channels": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\nc = MaxPool<kernel_shape=[1,1]>(a)\n"
+        "g = Transpose<perm=[0,2,1,3]>(c)",
+        [],
+    ),
+    "normalizes over former channels": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\nc = InstanceNormalization(a, s, t)\n"
+        "g = Transpose<perm=[0,2,1,3]>(c)",
+        [],
+        {"s": (6,), "t": (6,)},
+    ),
+    "groups over former channels": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\nc = GroupNormalization<num_groups=3>(a, s, t)\n"
+        "g = Transpose<perm=[0,2,1,3]>(c)",
+        [],
+        {"s": (6,), "t": (6,)},
+        opset=21,
+    ),
+    "space to depth of former channels": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\ng = SpaceToDepth<blocksize=2>(a)",
+        [],
+        {"v": (3, 24, 1, 1)},
+    ),
+    "joined in space": between(
+        "a = Conv(x, k)\ng = Concat<axis=2>(a, h)", [8], {"k": (8, 4, 1, 1)}
+    ),
+    "pad crops channels": between(
+        "g = Pad(h, s)", [], {"s": ints(0, -2, 0, 0, 0, 1, 0, 0), "v": (3, 7, 1, 1)}
+    ),
+    "grid sample": between(
+        "a = Slice(x, s, e, i)\nc = Transpose<perm=[0,2,3,1]>(a)\nd = Tanh(c)\n"
+        "g = GridSample(h, d)",
+        [8],
+        {"s": ints(0), "e": ints(2), "i": ints(1)},
+    ),
+    "bounds by computed sizes": between(
+        "z = Shape(x)\ne = Slice(z, two, three)\nu = Sub(e, one)\n"
+        "g = Slice(h, one, u, two)",
+        [8],
+        {"one": ints(1), "two": ints(2), "three": ints(3)},
+        free=(1, 2),
+    ),
+    "repeats by a computed number": between(
+        "z = Shape(x)\nn = Slice(z, two, three)\nr = Concat<axis=0>(one, one, n, one)\n"
+        "g = Tile(h, r)",
+        [],
+        {"one": ints(1), "two": ints(2), "three": ints(3)},
+        free=(1, 2),
+    ),
     "one vector for two": between(
         "a = Conv(h, k, b)\ng = Relu(a)", [8, 8], {"k": (8, 8, 1, 1)}
     ),

@@ -197,6 +197,10 @@ CASES = {
         w={"wq": (6, 24), "wk": (6, 8), "wv": (6, 8), "wo": (24, 2)},
         sizes=[2, 3, 4, 4],
     ),
+    "attention that returns its scores": attention(
+        "g, m, n, s = Attention<q_num_heads=3, kv_num_heads=3>(q, k, u)", w=HEADS, sizes=[],
+    ),
+    "cumulated": between("g = CumSum(h, a)", [], {"a": np.int64(-1)}),
     "attention of heads apart": Case(
         """
         h = MatMul(x, w)

@@ -10,7 +10,7 @@ from onnx import ModelProto, helper, parser
 
 from onnxprune.training.backward import backward
 from onnxprune.training.builder import GraphBuilder
-from onnxprune.training.losses import Labels, LossConfig, LossValues, append_loss
+from onnxprune.training.loss.append import Labels, LossConfig, LossValues, append_loss
 
 HEAD = '<ir_version: 10, opset_import: ["": 23, "ai.onnx.ml": 3]> g'
 

@@ -11,10 +11,10 @@ from onnx import ModelProto, helper, numpy_helper, parser
 
 from onnxprune.model.sources import read
 from onnxprune.training.graphs import StepGraphs, build_graphs
-from onnxprune.training.losses import Labels, LossConfig
-from onnxprune.training.optimizers import Optimizer
+from onnxprune.training.loss.append import Labels, LossConfig
 from onnxprune.training.preparation import Forward, prepare
 from onnxprune.training.trainer import Trainer
+from onnxprune.training.update.optimizers import Optimizer
 
 CLASSES = Labels(np.dtype(np.int64), ())
 

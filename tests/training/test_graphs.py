@@ -10,7 +10,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.training.graphs import accumulating_graph, fused_graph
-from onnxprune.training.optimizers import Optimizer
+from onnxprune.training.update.optimizers import Optimizer
 from tests.training.nets import MLP_SHAPES, batches, graphs, mlp, model, stored
 from tests.training.test_trainer import DROPOUT
 

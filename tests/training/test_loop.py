@@ -17,7 +17,7 @@ from onnxprune.errors import Interrupted, ModelError
 from onnxprune.finetune import FineTune
 from onnxprune.report.progress import TrainingState
 from onnxprune.training.loop import Position, RoundResult, Surroundings, Totals, run_round
-from onnxprune.training.schedules import rate_at
+from onnxprune.training.update.schedules import rate_at
 from tests.training.nets import batches, data, mlp
 
 

@@ -12,7 +12,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model.tensors import all_tensors, walk_graphs
 from onnxprune.runtime import open_session, random_feeds, run
 from onnxprune.training.precision import float32_copy
-from onnxprune.training.upgrade import upgraded
+from onnxprune.training.upgrading.upgrade import upgraded
 
 F, H, B, D = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
 OLD = {H: np.float16, B: ml_dtypes.bfloat16}

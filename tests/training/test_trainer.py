@@ -11,8 +11,8 @@ from onnx import ModelProto, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.runtime import CannotRun
-from onnxprune.training.optimizers import Optimizer
 from onnxprune.training.trainer import Trainer
+from onnxprune.training.update.optimizers import Optimizer
 from tests.training.nets import (
     CNN_SHAPES,
     MLP_SHAPES,

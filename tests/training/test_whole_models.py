@@ -14,9 +14,9 @@ from onnx import ModelProto
 
 from onnxprune.model.sources import read
 from onnxprune.training.graphs import StepGraphs, build_graphs
-from onnxprune.training.losses import LABELS, Labels, LossConfig
-from onnxprune.training.optimizers import Optimizer
+from onnxprune.training.loss.append import LABELS, Labels, LossConfig
 from onnxprune.training.preparation import Forward, prepare
+from onnxprune.training.update.optimizers import Optimizer
 from tests.training.nets import model
 
 torch = pytest.importorskip("torch", reason="the networks are PyTorch's")

@@ -15,9 +15,9 @@ from onnxprune.model.sources import read
 from onnxprune.training.engines.onnxruntime_training import OnnxruntimeTraining
 from onnxprune.training.engines.onnxruntime_training.interpreter import VARIABLE, find_interpreter
 from onnxprune.training.graphs import build_graphs, with_loss
-from onnxprune.training.losses import LABELS, Labels, LossConfig
-from onnxprune.training.optimizers import Optimizer
+from onnxprune.training.loss.append import LABELS, Labels, LossConfig
 from onnxprune.training.preparation import SEED_INPUT, Forward, prepare
+from onnxprune.training.update.optimizers import Optimizer
 
 pytest.importorskip("torch", reason="the networks are PyTorch's")
 pytest.importorskip("onnxscript", reason="PyTorch's exporters need onnxscript")

@@ -25,6 +25,8 @@ def unary(site: Site) -> None:
 @rule("Clip", "CastLike", "Dropout")
 def first(site: Site) -> None:
     """As unary: further operands are scalars or types; a mask is as large as the result."""
+    if site.node.op_type == "CastLike":
+        site.followed.add(site.node.input[1])
     for index in range(len(site.node.output)):
         site.set(site.axes(0), index)
 

@@ -33,9 +33,6 @@ def reshape(site: Site) -> None:
         site.barrier("regroups its axes differently from run to run")
     for axis in torn:
         site.freeze(x[axis], "cuts the axis into parts that do not fit")
-    for labels in x:
-        if len(labels) == 1:
-            site.freeze(labels, "drops the axis")
     parts = _split(site, x, factors)
     for mine, its, labels in zip(factors, other[0], parts, strict=True):
         if mine.size != its.size:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.training.optimizers import Optimizer
+from onnxprune.training.update.optimizers import Optimizer
 
 SGD = Optimizer("sgd", momentum=0.0)
 

@@ -16,8 +16,8 @@ from onnxprune.training.backward import backward
 from onnxprune.training.builder import GraphBuilder
 from onnxprune.training.dropout import with_live_dropout
 from onnxprune.training.engines.onnxruntime_training import OnnxruntimeTraining
-from onnxprune.training.optimizers import Optimizer
 from onnxprune.training.preparation import SEED_INPUT
+from onnxprune.training.update.optimizers import Optimizer
 from tests.training.engines.forward import SGD, forward, lenet, mlp
 
 pytestmark = pytest.mark.usefixtures("training_python")

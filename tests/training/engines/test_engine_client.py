@@ -13,8 +13,8 @@ from onnxprune.training.engines.onnxruntime_training import OnnxruntimeTraining
 from onnxprune.training.engines.onnxruntime_training.interpreter import VARIABLE, find_interpreter
 from onnxprune.training.engines.onnxruntime_training.options import worker_settings
 from onnxprune.training.engines.onnxruntime_training.training_worker.protocol import Message
-from onnxprune.training.optimizers import Optimizer
 from onnxprune.training.preparation import SEED_INPUT
+from onnxprune.training.update.optimizers import Optimizer
 from tests.training.engines.forward import SGD, mlp
 
 

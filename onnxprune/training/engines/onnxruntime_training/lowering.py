@@ -12,7 +12,7 @@ from ....model.tensors import node_label
 from ...builder import STANDARD, GraphBuilder
 from ...contrib import DOMAIN
 from ...gradients.registry import Node
-from ...older_opset import declare_older, newer_nodes
+from ...upgrading.older_opset import declare_older, newer_nodes
 from .limits import Path, check, reads
 from .rewrites import REWRITES, keep
 from .training_worker.artifacts import IR_VERSION

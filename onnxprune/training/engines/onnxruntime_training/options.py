@@ -10,7 +10,7 @@ __all__ = ["OptimizerSettings", "worker_settings"]
 
 
 class OptimizerSettings(Protocol):
-    """What an optimizer is made of: `onnxprune.training.optimizers.Optimizer` has it."""
+    """What an optimizer is made of: `onnxprune.training.update.optimizers.Optimizer` has it."""
 
     @property
     def name(self) -> str:

@@ -1,0 +1,1 @@
+"""Losses: chosen from labels and outputs, appended to a graph."""
