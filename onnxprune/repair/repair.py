@@ -146,6 +146,10 @@ class Repairer:
         with single_threaded_algebra():
             return run(self, pruned, ridge, progress or _silent)
 
+    def working(self, model: Model) -> Model:
+        """The form in which a model of the same graph is run."""
+        return working_form(model)
+
     def by_layer(
         self, pruned: Model, method: Method, progress: Progress, step: LayerStep
     ) -> Repaired:

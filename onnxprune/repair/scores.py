@@ -9,7 +9,7 @@ nothing of its importance, and layers whose inputs are not seen compare by magni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ Uses = Mapping[TensorAddress, np.ndarray]
 
 def input_uses(
     model: Model, jobs: Sequence[Job], samples: Samples, *, stack: bool
-) -> dict[TensorAddress, np.ndarray]:
+) -> tuple[dict[TensorAddress, np.ndarray], dict[TensorAddress, float]]:
     """How much the inputs of each weight vary, for layers whose inputs can be seen.
 
     Args:
@@ -38,12 +38,21 @@ def input_uses(
         jobs: The layers.
         samples: What it is fed.
         stack: See `Taps`.
+
+    Returns:
+        Uses by address, and the root mean square that they are relative to.
     """
     sums = {job: _Variances() for job in jobs}
     for job, seen in observed(model, jobs, samples, stack=stack):
         unfolding = seen.site.unfolding
         sums[job].add(unfolding.rows(seen.x, seen.y.shape, seen.picks))
-    return {job.layer.address: _stored(job, sums[job].deviations()) for job in jobs}
+    uses: dict[TensorAddress, np.ndarray] = {}
+    scales: dict[TensorAddress, float] = {}
+    for job in jobs:
+        address = job.layer.address
+        relative, scales[address] = sums[job].deviations()
+        uses[address] = _stored(job, relative)
+    return uses, scales
 
 
 class _Variances:
@@ -59,13 +68,13 @@ class _Variances:
         self.squares = self.squares + np.einsum("grk,grk->gk", x, x, dtype=np.float64)
         self.count += x.shape[1]
 
-    def deviations(self) -> np.ndarray:
-        """Relative to their root mean square; all one where nothing varies."""
+    def deviations(self) -> tuple[np.ndarray, float]:
+        """Relative to their root mean square, and that; all one where nothing varies."""
         mean = np.asarray(self.total) / max(self.count, 1)
         variance = np.maximum(np.asarray(self.squares) / max(self.count, 1) - mean**2, 0.0)
         whole = float(variance.mean())
-        deviations: np.ndarray = np.sqrt(variance / whole) if whole > 0 else np.ones_like(variance)
-        return deviations
+        relative = variance / whole if whole > 0 else np.ones_like(variance)
+        return np.sqrt(relative), whole**0.5
 
 
 def _stored(job: Job, deviations: np.ndarray) -> np.ndarray:
@@ -78,12 +87,7 @@ def _stored(job: Job, deviations: np.ndarray) -> np.ndarray:
 
 
 def without_least(
-    model: Model,
-    layers: Sequence[Layer],
-    share: float,
-    uses: Uses | None = None,
-    *,
-    scale: Callable[[Layer], float] = lambda layer: 1.0,
+    model: Model, layers: Sequence[Layer], share: float, uses: Uses | None = None
 ) -> Model:
     """The model with the least of its weights at zero, over all these layers together.
 
@@ -92,13 +96,12 @@ def without_least(
         layers: The layers, of floats.
         share: Share of zeros wanted, 0 to 1.
         uses: What magnitudes are multiplied by; 1 where a layer has none.
-        scale: A factor for each layer.
     """
     scores: list[np.ndarray] = []
     for layer in layers:
         values = np.abs(model.array(model.tensors[layer.address]).reshape(-1).astype(np.float32))
         use = (uses or {}).get(layer.address)
-        scores.append(values * np.float32(scale(layer)) * (1 if use is None else use))
+        scores.append(values * (1 if use is None else use))
         # A weight that does nothing goes, but after those that are gone already.
         scores[-1][(values > 0) & (scores[-1] == 0)] = np.finfo(np.float32).tiny
     everything = np.concatenate([score for score in scores]) if scores else np.zeros(0, np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -77,8 +77,10 @@ class Taps:
         return values
 
 
-def _wide(array: np.ndarray) -> np.ndarray:
-    return array if array.dtype == np.float64 else np.asarray(array, np.float32)
+def _wide(value: Any) -> Any:
+    """A value with halves as float32; whatever is no array of floats stays."""
+    is_half = isinstance(value, np.ndarray) and value.dtype.kind in "fV" and value.itemsize < 4
+    return value.astype(np.float32) if is_half else value
 
 
 def _typed(array: np.ndarray, kind: str) -> np.ndarray:

@@ -16,9 +16,9 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner
 
 from ..graph.attributes import integers
 from ..model.tensors import subgraphs
-from .sizes import Sizes, constant_tensors, measure
+from .sizes import Sizes, constant_tensor, constant_tensors, measure
 
-__all__ = ["Names", "Prepared", "captured", "prepared"]
+__all__ = ["Names", "Prepared", "captured", "prepared", "settle_constants"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,33 @@ def prepared(proto: ModelProto) -> Prepared:
     sizes = measure(model)
     _fold(model.graph, sizes)
     _shuffles_to_gathers(model.graph, sizes)
-    return Prepared(model, sizes, _unshare(model.graph, sizes))
+    copies = _unshare(model.graph, sizes)
+    settle_constants(model)
+    return Prepared(model, sizes, copies)
+
+
+def settle_constants(model: ModelProto) -> None:
+    """Before opset 9, make Constant nodes with whole numbers initializers: nodes hold floats only.
+
+    Before version 4 of the format, initializers are inputs as well.
+    """
+    if all(
+        entry.version > 8 or entry.domain not in ("", "ai.onnx") for entry in model.opset_import
+    ):
+        return
+    graph, kept = model.graph, []
+    for node in graph.node:
+        tensor = constant_tensor(node)
+        if tensor is None or numpy_helper.to_array(tensor).dtype.kind == "f":
+            kept.append(node)
+            continue
+        graph.initializer.add().CopyFrom(tensor)
+        graph.initializer[-1].name = node.output[0]
+        if model.ir_version < 4:
+            graph.input.append(
+                helper.make_tensor_value_info(node.output[0], tensor.data_type, tensor.dims)
+            )
+    _set_nodes(graph, kept)
 
 
 def captured(node: NodeProto) -> set[str]:

@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from ..errors import UsageError
 from ..graph.attributes import find_attribute
 from .analysis import Coupling, analyse
-from .folding import Names
+from .folding import Names, settle_constants
 from .registry import Site
 from .revision import REVISIONS, Kept, Revision
 from .sizes import constant_tensor
@@ -64,6 +64,7 @@ class _Removal:
         for node, site in zip(graph.node, self._coupling.sites, strict=True):
             nodes += self._revised(node, site)
         _replace_nodes(self._model, nodes)
+        settle_constants(self._model)
         _merge_copies(self._model, self._coupling.prepared.copies)
         self._update_infos()
         return self._model

@@ -46,7 +46,7 @@ def test_without_atoms_nothing_changes() -> None:
 def test_an_axis_is_never_emptied() -> None:
     model = mlp((6, 8, 3))
     (group,) = find_groups(analyse(model))
-    with pytest.raises(UsageError, match="leave nothing of axis . of 'fc0"):
+    with pytest.raises(UsageError, match=r"leave nothing of axis . of 'fc0"):
         remove(model, group.atoms.tolist())
 
 

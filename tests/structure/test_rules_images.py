@@ -44,6 +44,17 @@ CASES = {
         {"k": (6, 8, 1, 1), "c": (6,), "v": (3, 6, 1, 1)},
         domains={"com.microsoft": 1},
     ),
+    "fused in groups": between(
+        'g = com.microsoft.FusedConv<activation="Relu", group=8>(h, k)',
+        [8],
+        {"k": (8, 1, 1, 1)},
+        domains={"com.microsoft": 1},
+    ),
+    "a limit that no size of the analysis reaches": between(
+        "z = Shape(x)\nn = Gather(z, i)\nc = Min(n, j)\nf = Cast<to=1>(c)\ng = Mul(h, f)",
+        [8],
+        {"i": np.int64(0), "j": np.int64(2)},
+    ),
     "batch normalization": between(
         "g = BatchNormalization(h, s, t, m, p)", [8], {k: (8,) for k in "stmp"}
     ),
@@ -330,6 +341,26 @@ CASES = {
         [],
         {"one": ints(1), "two": ints(2), "three": ints(3)},
         free=(1, 2),
+    ),
+    "new constants of old opsets": Case(
+        "h = Conv(x, w, b)\na = Reshape(h, s)\ny = MatMul(a, m)",
+        {"w": (8, 4, 1, 1), "b": (8,), "s": ints(0, 288), "m": (288, 2)},
+        [8],
+        opset=8,
+        ir_version=3,
+    ),
+    "old computed shapes": Case(
+        "h = Conv(x, w, b)\nz = Shape(h)\nn = Gather(z, i)\nu = Unsqueeze<axes=[0]>(n)\n"
+        "r = Concat<axis=0>(u, j)\na = Reshape(h, r)\ny = MatMul(a, m)",
+        {"w": (8, 4, 1, 1), "b": (8,), "i": np.int64(0), "j": ints(288), "m": (288, 2)},
+        [8],
+        opset=11,
+    ),
+    "batch statistics": between(
+        "a, c, d = BatchNormalization<training_mode=1>(h, s, t, m, p)\n"
+        "e = Unsqueeze(c, i)\ng = Mul(a, e)",
+        [8],
+        {**{k: (8,) for k in "stmp"}, "i": ints(0, 2, 3)},
     ),
     "one vector for two": between(
         "a = Conv(h, k, b)\ng = Relu(a)", [8, 8], {"k": (8, 8, 1, 1)}

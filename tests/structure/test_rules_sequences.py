@@ -30,6 +30,12 @@ CASES = {
     "layer normalization": between(
         "g = LayerNormalization(h, s, t)", [], {"s": (8,), "t": (8,)}
     ),
+    "mean of a normalization": between(
+        "t = Transpose<perm=[0,2,1]>(h)\na, m, i = LayerNormalization(t, s)\n"
+        "c = Mul(t, m)\ng = Transpose<perm=[0,2,1]>(c)",
+        [8],
+        {"s": (5,)},
+    ),
     "root mean square": between(
         "g = RMSNormalization(h, s)", [], {"s": (8,)}, opset=23, ir_version=10
     ),
@@ -199,6 +205,15 @@ CASES = {
     ),
     "attention that returns its scores": attention(
         "g, m, n, s = Attention<q_num_heads=3, kv_num_heads=3>(q, k, u)", w=HEADS, sizes=[],
+    ),
+    "attends over heads": Case(
+        "q = MatMul(x, w)\nr = Reshape(q, s)\nt = Transpose<perm=[0,1,3,2]>(r)\n"
+        "a = Attention(t, t, t)\nb = ReduceMean<keepdims=0>(a, i)\ny = MatMul(b, v)",
+        {"w": (6, 8), "s": ints(0, 5, 2, 4), "v": (5, 2), "i": ints(2, 3)},
+        [],
+        (5, 6),
+        23,
+        ir_version=10,
     ),
     "cumulated": between("g = CumSum(h, a)", [], {"a": np.int64(-1)}),
     "attention of heads apart": Case(

@@ -80,6 +80,13 @@ class BERT(nn.Module):
         return self.head(torch.tanh(self.pool(x[:, 0])))
 
 
+def torch_encoder():
+    layer = nn.TransformerEncoderLayer(16, 4, 28, batch_first=True, norm_first=True)
+    return nn.Sequential(
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, 3)
+    )
+
+
 class RMSNorm(nn.Module):
     def __init__(self, width):
         super().__init__()

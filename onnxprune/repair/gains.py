@@ -1,0 +1,114 @@
+"""How much the outputs of a model change when a layer loses weights: what layers can spare.
+
+A layer's gain is the root mean square change of the model's outputs per root of the squared
+pre-activations that it lost. Multiplied with the use of a weight it is the change of the outputs
+that the weight's loss makes, as far as losses add up: exactly what a global threshold should
+compare. Losses of most of a layer do not add up, and a repair takes back some of them, so gains
+count by their square root only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..model.model import Model
+from ..model.tensors import TensorAddress
+from .jobs import Job
+from .samples import Samples
+from .scores import Uses, without_least
+from .taps import Taps
+
+__all__ = ["OutputProbe", "layer_gains", "with_gains"]
+
+#: Share of a layer's weights that is taken out to see what it does.
+PROBE = 0.7
+#: Power of the gains in a score.
+POWER = 0.5
+#: Batches that gains are measured on.
+BATCHES = 2
+
+
+class OutputProbe:
+    """The outputs of a model against those of its prunings.
+
+    Args:
+        model: The unpruned model.
+        samples: What it is fed.
+        batches: How many batches of them.
+    """
+
+    def __init__(self, model: Model, samples: Samples, batches: int | None = None) -> None:
+        self.batches = samples.batches[:batches]
+        self.names = [info.name for info in model.proto.graph.output]
+        self._reference = self._outputs(model)
+
+    def distance(self, model: Model) -> float:
+        """Squared change of the outputs over their squared deviation from their means, summed."""
+        total = 0.0
+        for found, wanted in zip(self._outputs(model), self._reference, strict=True):
+            if found.shape != wanted.shape:
+                continue  # an output whose size depends on its values
+            spread = float(((wanted - wanted.mean(axis=0)) ** 2).sum()) or 1.0
+            change = float(((found - wanted) ** 2).sum()) / spread
+            total += change if np.isfinite(change) else 0.0
+        return total
+
+    def _outputs(self, model: Model) -> list[np.ndarray]:
+        taps = Taps(model, self.names)
+        values = [part for feeds in self.batches for part in taps.batches(feeds)]
+        # Numbers alone: classes and the like change in steps.
+        kept = [name for name in self.names if values[0][name].dtype.kind == "f"]
+        return [np.concatenate([np.atleast_1d(v[n]) for v in values], dtype="f8") for n in kept]
+
+
+def layer_gains(
+    model: Model,
+    jobs: Sequence[Job],
+    uses: Uses,
+    scales: Mapping[TensorAddress, float],
+    probe: OutputProbe,
+) -> dict[TensorAddress, float]:
+    """The gain of each layer.
+
+    Args:
+        model: The unpruned model.
+        jobs: The layers.
+        uses: How much inputs vary, relative to their layer's `scales`.
+        scales: Root mean square deviations of the layers' inputs.
+        probe: Measures changes of the outputs.
+    """
+    gains: dict[TensorAddress, float] = {}
+    for job in jobs:
+        address = job.layer.address
+        cut = without_least(model, [job.layer], PROBE, uses)
+        before = model.array(model.tensors[address]).reshape(-1).astype(np.float64)
+        after = cut.array(cut.tensors[address]).reshape(-1).astype(np.float64)
+        lost = float((((before - after) * uses[address]) ** 2).sum()) * scales[address] ** 2
+        gains[address] = (probe.distance(cut) / lost) ** 0.5 if lost > 0 else 0.0
+    return gains
+
+
+def with_gains(
+    uses: Uses, scales: Mapping[TensorAddress, float], gains: Mapping[TensorAddress, float]
+) -> dict[TensorAddress, np.ndarray]:
+    """Uses that also compare layers by what losing them does to the outputs.
+
+    Their geometric mean over the layers stays what it was, weighted by weights, so that layers
+    without gains still compare.
+    """
+    factors = {
+        address: (gains[address] * scales[address]) ** POWER
+        for address in uses
+        if gains.get(address, 0.0) > 0 and scales[address] > 0
+    }
+    if not factors:
+        return dict(uses)
+    sizes = np.array([uses[address].size for address in factors])
+    logs = np.log(list(factors.values()))
+    middle = float(np.exp((sizes * logs).sum() / sizes.sum()))
+    return {
+        address: use * np.float32(factors.get(address, middle) / middle)
+        for address, use in uses.items()
+    }

@@ -1,0 +1,108 @@
+"""Pruning in steps: schedules, shares reached, what goes first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.errors import UsageError
+from onnxprune.graph.layers import find_layers
+from onnxprune.pruning.plan import make_plan
+from onnxprune.repair.gradual import prune_in_steps, schedule
+from onnxprune.repair.repair import repair
+from onnxprune.repair.scores import without_least
+from tests.builders import mlp
+from tests.repair.cases import data, opened, pruned, run, tensor
+from tests.repair.test_repair import INPUTS, branching, error, samples
+
+
+def test_schedules_shrink_what_is_left_by_equal_factors() -> None:
+    for target in (0.3, 0.5, 0.8, 0.9, 0.95, 0.99):
+        shares = schedule(target)
+        assert shares[-1] == target and list(shares) == sorted(set(shares))
+        left = 1 - np.array(shares)
+        factors = left[:-1] / left[1:]
+        assert (factors <= 1.5 + 1e-9).all()
+        np.testing.assert_allclose(factors, factors[:1].repeat(len(factors)))
+    assert len(schedule(0.9)) == 5 and len(schedule(0.95)) == 7
+    assert schedule(0.9, 1) == (0.9,)
+    assert schedule(0.9, 2) == (0.5, 0.9)
+    assert schedule(1.0) == (1.0,)
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "activation"])
+def test_steps_reach_the_share_and_beat_pruning_at_once(criterion: str) -> None:
+    dense = opened(mlp((INPUTS, 64, 64, 10)))
+    cut, plans = pruned(dense, 0.8)
+    x = samples(512)
+    fresh = np.random.default_rng(9).standard_normal((300, INPUTS)).astype(np.float32)
+    result = prune_in_steps(dense, plans_of(dense), data(dense, x), 0.8, criterion=criterion)
+    zeros = [tensor(result.model, f"fc{i}.weight") == 0 for i in range(3)]
+    share = sum(z.sum() for z in zeros) / sum(z.size for z in zeros)
+    np.testing.assert_allclose(share, 0.8, atol=1e-3)
+    once = repair(dense, cut, plans, data(dense, x)).model
+    assert error(dense, result.model, fresh) < error(dense, once, fresh)
+
+
+def plans_of(model: object) -> tuple:
+    return make_plan(model, find_layers(model), sparsity=0.5)
+
+
+def test_inputs_that_never_vary_lose_their_weights_first() -> None:
+    dense = opened(mlp((INPUTS, 32, 10)))
+    x = samples()
+    x[:, :12] = 0.5
+    result = prune_in_steps(dense, plans_of(dense), data(dense, x), 0.3, steps=1)
+    weight = tensor(result.model, "fc0.weight")
+    assert not weight[:, :12].any(), "they have the least use"
+    assert (weight[:, 12:] != 0).mean() > 0.8
+    # What they added is constant: the bias takes it over, and little changes.
+    assert error(dense, result.model, x) < 0.05 * run(dense, x)[0].var()
+
+
+def test_layers_with_a_quality_or_a_reason_are_left_to_their_plans() -> None:
+    dense = opened(mlp((INPUTS, 32, 32, 10)))
+    plans = make_plan(
+        dense, find_layers(dense), sparsity=0.5, overrides=[("fc0*", 1.0)], exclude=["fc1*"]
+    )
+    result = prune_in_steps(dense, plans, data(dense, samples()), 0.8)
+    assert (tensor(result.model, "fc0.weight") != 0).sum() == plans[0].kept
+    assert np.array_equal(tensor(result.model, "fc1.weight"), tensor(dense, "fc1.weight"))
+    np.testing.assert_allclose((tensor(result.model, "fc2.weight") == 0).mean(), 0.8, atol=5e-3)
+
+
+def test_layers_whose_inputs_are_not_seen_are_pruned_too() -> None:
+    dense = opened(branching())
+    result = prune_in_steps(dense, plans_of(dense), data(dense, samples(100, 8)), 0.8)
+    layers = find_layers(dense).layers
+    zeros = {a.name: result.model.array(result.model.tensors[a]) == 0
+             for a in (layer.address for layer in layers)}  # fmt: skip
+    assert set(zeros) == {"first", "outer", "inner", "rnn", "again", "last"}
+    share = sum(z.sum() for z in zeros.values()) / sum(z.size for z in zeros.values())
+    np.testing.assert_allclose(share, 0.8, atol=5e-3)
+    assert all(z.any() for z in zeros.values())
+
+
+def test_the_least_go_over_all_layers() -> None:
+    dense = opened(mlp((INPUTS, 32, 10)))
+    layers = find_layers(dense).layers
+    cut = without_least(dense, layers, 0.4)
+    values = np.concatenate([tensor(dense, f"fc{i}.weight").ravel() for i in range(2)])
+    limit = np.quantile(np.abs(values), 0.4)
+    for i in range(2):
+        weight = tensor(dense, f"fc{i}.weight")
+        expected = np.where(np.abs(weight) <= limit, 0, weight)
+        assert np.array_equal(tensor(cut, f"fc{i}.weight"), expected)
+    assert without_least(dense, layers, 0.0) is dense
+
+
+def test_nonsense_is_refused() -> None:
+    dense = opened(mlp((INPUTS, 10)))
+    plans, source = plans_of(dense), data(dense, samples())
+    for wrong, message in (
+        ({"sparsity": 1.2}, "from 0 to 1"),
+        ({"steps": 0}, "at least one step"),
+        ({"criterion": "taste"}, "magnitude or activation"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            prune_in_steps(dense, plans, source, **{"sparsity": 0.5, **wrong})
