@@ -47,21 +47,8 @@ _SAME_SHAPE = frozenset(_ALIKE.split())
 _TWINS = {"FusedConv": "Conv"}
 #: Of these, those that only pick and order elements: what they pick is the same in every run where
 #: it is in two. Of the others (a comparison, a minimum) that does not follow.
-_PICKING = frozenset(
-    [
-        "Cast",
-        "Concat",
-        "Gather",
-        "Identity",
-        "Reshape",
-        "Shape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+_PICKS = "Cast Concat Gather Identity Reshape Shape Slice Split Squeeze Transpose Unsqueeze"
+_PICKING = frozenset(_PICKS.split())
 _BATCH = ((5, 7), (1, 1))
 _OTHER = ((32, 96), (224, 256), (16, 24), (7, 11), (1, 2))
 
@@ -123,7 +110,7 @@ def measure(proto: ModelProto) -> Sizes:
     for batch in _BATCH:
         for other in _OTHER:
             runs = [_run(proto, tensors, batch[i], other[i]) for i in range(2)]
-            found = Sizes(*runs)
+            found = Sizes(runs[0], runs[1])
             _mark_loose(proto, found)
             if best is None or _failures(found) < _failures(best):
                 best = found
@@ -169,9 +156,12 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
 def _mark_loose(proto: ModelProto, sizes: Sizes) -> None:
     for node in proto.graph.node:
         given = [name for name in node.input if name]
-        if node.op_type in _PICKING or not sizes.one.derived.intersection(node.output):
+        if not sizes.one.derived.intersection(node.output):
             continue
-        if any(sizes.static(name) is None for name in given):
+        picks = node.op_type in _PICKING
+        if any(name in sizes.loose for name in given) or (
+            not picks and any(sizes.static(name) is None for name in given)
+        ):
             sizes.loose.update(node.output)
 
 
