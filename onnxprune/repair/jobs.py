@@ -58,15 +58,17 @@ class Jobs:
         index: The model's index.
         jobs: Layers that can be repaired, by level.
         reasons: Why a layer is none of them, by its name.
+        levels: Level of every node, by its position in the main graph.
         stackable: Whether runs can be joined along the first axis of data and outputs.
     """
 
     index: ModelIndex
     jobs: tuple[Job, ...]
     reasons: dict[str, str]
+    levels: dict[int, int]
     stackable: bool
 
-    def levels(self, most: int) -> Iterator[tuple[Job, ...]]:
+    def runs(self, most: int) -> Iterator[tuple[Job, ...]]:
         """Jobs that can share a run: of one level, and together within `most` Gram numbers."""
         for level in sorted({job.level for job in self.jobs}):
             same = [job for job in self.jobs if job.level == level]
@@ -106,7 +108,7 @@ def find_jobs(model: Model, layers: Sequence[Layer]) -> Jobs:
     ]
     jobs.sort(key=lambda job: job.level)
     stackable = all(site.unfolding.stackable for job in jobs for site in job.sites)
-    return Jobs(finder.index, tuple(jobs), reasons, stackable)
+    return Jobs(finder.index, tuple(jobs), reasons, levels, stackable)
 
 
 def picked(site: Site, y: np.ndarray, rows: int, share: float, seed: tuple[int, int]) -> np.ndarray:

@@ -12,7 +12,9 @@ from ..data.specs import input_specs
 from ..errors import UsageError
 from ..model.model import Model
 from ..pruning.plan import LayerPlan, Progress
+from ..training.batching.axis import already_free
 from .bn import normalizations, renormalized
+from .frontier import advanced
 from .gram import Fit
 from .jobs import Job, Jobs, find_jobs
 from .match import match_layers
@@ -156,8 +158,11 @@ class Repairer:
         """Repair level after level with `step`."""
         worked, fits = working_form(pruned), dict[str, Fit]()
         done, total = 0, len(self.jobs.jobs)
-        for jobs in self.jobs.levels(GRAM_NUMBERS):
-            worked, found = step(worked, jobs)
+        samples, moving = self.samples, self._can_advance(worked)
+        for jobs in self.jobs.runs(GRAM_NUMBERS):
+            if moving:
+                samples = advanced(worked, samples, self.jobs.levels, jobs[0].level)
+            worked, found = step(worked, jobs, samples)
             fits |= found
             done += len(jobs)
             progress("repair (layers)", done, total)
@@ -171,6 +176,14 @@ class Repairer:
         rows = tuple(self._row(plan, method, fits.get(plan.layer.name)) for plan in self.plans)
         return self.result(model, rows)
 
+    def _can_advance(self, worked: Model) -> bool:
+        """Whether levels are those of this model's nodes, and batches run whole."""
+        ours, theirs = self.source.proto.graph.node, worked.proto.graph.node
+        same = len(ours) == len(theirs) and all(
+            list(a.output) == list(b.output) for a, b in zip(ours, theirs, strict=True)
+        )
+        return same and already_free(worked.proto)
+
     def result(self, model: Model, rows: tuple[LayerRepair, ...], *warnings: str) -> Repaired:
         """A result with the warnings of the samples."""
         return Repaired(model, rows, self.samples.count, (*self.samples.warnings, *warnings))
@@ -182,20 +195,21 @@ class Repairer:
         return LayerRepair(name, None, plan.reason or self.jobs.reasons.get(name))
 
 
+Stepped = tuple[Model, dict[str, Fit]]
 #: Repairs layers that do not depend on each other.
-LayerStep = Callable[[Model, tuple[Job, ...]], "tuple[Model, dict[str, Fit]]"]
+LayerStep = Callable[[Model, tuple[Job, ...], Samples], "tuple[Model, dict[str, Fit]]"]
 
 
 def _refit(repairer: Repairer, pruned: Model, ridge: float, progress: Progress) -> Repaired:
-    def step(model: Model, jobs: tuple[Job, ...]) -> tuple[Model, dict[str, Fit]]:
-        return refit_layers(model, jobs, repairer.targets, repairer.samples, ridge=ridge)
+    def step(model: Model, jobs: tuple[Job, ...], samples: Samples) -> Stepped:
+        return refit_layers(model, jobs, repairer.targets, samples, ridge=ridge)
 
     return repairer.by_layer(pruned, "refit", progress, step)
 
 
 def _match(repairer: Repairer, pruned: Model, ridge: float, progress: Progress) -> Repaired:
-    def step(model: Model, jobs: tuple[Job, ...]) -> tuple[Model, dict[str, Fit]]:
-        return match_layers(model, jobs, repairer.targets, repairer.samples)
+    def step(model: Model, jobs: tuple[Job, ...], samples: Samples) -> Stepped:
+        return match_layers(model, jobs, repairer.targets, samples)
 
     return repairer.by_layer(pruned, "match", progress, step)
 

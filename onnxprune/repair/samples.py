@@ -27,12 +27,14 @@ class Samples:
     """Inputs of a model, in batches.
 
     Attributes:
-        batches: Arrays by input name.
+        batches: Arrays by name: inputs, or values made of them.
+        sizes: Number of samples of each batch.
         count: Number of samples in them.
         warnings: What a user should know of them.
     """
 
     batches: tuple[dict[str, np.ndarray], ...]
+    sizes: tuple[int, ...]
     count: int
     warnings: tuple[str, ...]
 
@@ -53,6 +55,7 @@ def take_samples(source: BatchSource, inputs: Sequence[InputSpec], wanted: int) 
     """
     fixed = min((size for spec in inputs if (size := spec.fixed_batch)), default=None)
     batches: list[dict[str, np.ndarray]] = []
+    sizes: list[int] = []
     count = 0
     for batch in source.epoch(0, _batch_size(inputs, fixed, wanted), seed=SEED):
         feeds = {spec.name: batch[spec.name] for spec in inputs}
@@ -64,13 +67,14 @@ def take_samples(source: BatchSource, inputs: Sequence[InputSpec], wanted: int) 
         if keep:
             _check_finite(feeds, source.name)
             batches.append(feeds)
+            sizes.append(keep)
             count += keep
         if count >= wanted or keep < size:
             break
     if not count:
         least = f"at least {fixed}" if fixed else "at least one"
         raise DataError(f"{source.name} holds too few samples to calibrate with; give {least}")
-    return Samples(tuple(batches), count, _warnings(source.name, count, wanted))
+    return Samples(tuple(batches), tuple(sizes), count, _warnings(source.name, count, wanted))
 
 
 def _warnings(name: str, count: int, wanted: int) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from ..errors import ModelError
+from ..errors import ModelError, OutputError
 from ..model.model import Model
 from ..model.save import INLINE_LIMIT, serialised, to_proto, write_pair
 from ..model.tensors import subgraphs, walk_graphs, walk_tensors
@@ -20,7 +20,7 @@ from ..training.precision import float32_copy
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["Taps"]
+__all__ = ["Taps", "captured_names"]
 
 Feeds = Mapping[str, np.ndarray]
 _HALVES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
@@ -37,14 +37,20 @@ class Taps:
         names: Values of its main graph; inputs are allowed.
         stack: Run batches in parts where the model fixes their size, and join what the parts give
             along the first axis; otherwise each part is a batch of its own.
+        known: Values that will be fed, by name, with arrays like those that will be: inputs, or
+            anything that would be made from them. None: the inputs.
     """
 
-    def __init__(self, model: Model, names: Sequence[str], *, stack: bool = True) -> None:
-        given = {info.name for info in model.proto.graph.input}
+    def __init__(
+        self, model: Model, names: Sequence[str], *, stack: bool = True, known: Feeds | None = None
+    ) -> None:
+        given = {info.name for info in model.proto.graph.input} if known is None else set(known)
         self.names = tuple(dict.fromkeys(name for name in names if name not in given))
         self.fed = tuple(dict.fromkeys(name for name in names if name in given))
         self.stack = stack
-        self._session = _opened(_part(model, self.names)) if self.names else None
+        self._session = (
+            _opened(_part(_wide_model(model), self.names, known or {})) if self.names else None
+        )
 
     def batches(self, feeds: Feeds) -> Iterator[dict[str, np.ndarray]]:
         """The values for one batch of inputs, in one or more parts; floats are not float16."""
@@ -90,20 +96,22 @@ def _typed(array: np.ndarray, kind: str) -> np.ndarray:
     return array.astype({"tensor(float)": "f4", "tensor(double)": "f8"}.get(kind, "f2"), copy=False)
 
 
-def _part(model: Model, names: Sequence[str]) -> Model:
-    """The part of a model that makes these values, which are its outputs."""
+def _part(model: Model, names: Sequence[str], known: Feeds) -> Model:
+    """The part of a model that makes these values, its outputs, from those that are known."""
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     graph = proto.graph
     needed = set(names)
     kept: list[NodeProto] = []
     for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input, _captured(node))
+        if needed.intersection(node.output) - known.keys():
+            needed.update(node.input, captured_names(node))
             kept.append(node)
     nodes = [NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
     tensors = [t for t in graph.initializer if t.name in needed]
     inputs = [info for info in graph.input if info.name in needed]
+    declared = {info.name for info in inputs}
+    inputs += [_info(n, a) for n, a in known.items() if n in needed and n not in declared]
     for field, values in (("node", nodes), ("initializer", tensors), ("input", inputs)):
         copies = [type(value).FromString(value.SerializeToString()) for value in values]
         graph.ClearField(field)
@@ -114,7 +122,7 @@ def _part(model: Model, names: Sequence[str]) -> Model:
     return Model(proto, model.payloads, model.origin)
 
 
-def _captured(node: NodeProto) -> Iterator[str]:
+def captured_names(node: NodeProto) -> Iterator[str]:
     """Names that the bodies of a node may take from around them."""
     pending: list[GraphProto] = [graph for _, graph in subgraphs(node, 0)]
     while pending:
@@ -125,17 +133,28 @@ def _captured(node: NodeProto) -> Iterator[str]:
             pending += [body for _, body in subgraphs(inner, 0)]
 
 
+def _info(name: str, like: np.ndarray) -> ValueInfoProto:
+    """An input for arrays of the type and the rank of one."""
+    kind = helper.np_dtype_to_tensor_dtype(_wide(like).dtype)
+    return helper.make_tensor_value_info(name, kind, [None] * like.ndim)
+
+
+def _wide_model(model: Model) -> Model:
+    """The model with float32 in place of halves, where it has them and that can be."""
+    if not _has_halves(model.proto):
+        return model
+    try:
+        return Model(float32_copy(to_proto(model)).proto, {}, model.origin)
+    except (ModelError, OutputError):
+        return model  # it depends on how its floats are stored, or is too large: run as it is
+
+
 def _opened(model: Model) -> onnxruntime.InferenceSession:
     joined = serialised(model.proto, model.payloads)
     if joined.size > INLINE_LIMIT:
         with tempfile.TemporaryDirectory() as folder:
             write_pair(model, Path(folder) / "model.onnx")
             return open_session(Path(folder) / "model.onnx")
-    if _has_halves(model.proto):
-        try:
-            return open_session(float32_copy(to_proto(model)).proto.SerializeToString())
-        except ModelError:
-            pass  # it depends on how its floats are stored: run as it is
     return open_session(b"".join(joined.blocks()))
 
 

@@ -54,11 +54,10 @@ def observed(
     names = [site.output.name for _, site in sites]
     if inputs:
         names += [site.data.name for _, site in sites]
-    taps = Taps(model, names, stack=stack)
+    taps = Taps(model, names, stack=stack, known=samples.batches[0])
     number = 0
-    for feeds in samples.batches:
+    for feeds, size in zip(samples.batches, samples.sizes, strict=True):
         parts = list(taps.batches(feeds))
-        size = next((len(a) for a in feeds.values() if a.ndim), 1)
         for values in parts:
             for job, site in sites:
                 y = values[site.output.name]

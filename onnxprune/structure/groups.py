@@ -13,7 +13,7 @@ from onnx import NodeProto
 from .analysis import Cause, Coupling
 from .atoms import Labels
 
-__all__ = ["Group", "Kept", "Member", "find_barriers", "find_groups", "indices"]
+__all__ = ["Group", "Member", "Obstacle", "find_barriers", "find_groups", "indices"]
 
 _ROLES = {
     ("Conv", 1): ("out", "in"),
@@ -73,7 +73,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Obstacle:
     """A barrier: why some indices of an axis of a weight are never removed."""
 
     tensor: str
@@ -107,7 +107,7 @@ def find_groups(coupling: Coupling) -> list[Group]:
     return [Group(atoms, tuple(members[i] for i in found)) for atoms, found in _alike(atoms_of)]
 
 
-def find_barriers(coupling: Coupling) -> list[Kept]:
+def find_barriers(coupling: Coupling) -> list[Obstacle]:
     """What keeps the outputs and inputs of weights, where something does."""
     roles = _roles(coupling)
     found = []
@@ -118,7 +118,7 @@ def find_barriers(coupling: Coupling) -> list[Kept]:
                 continue
             numbers, counts = np.unique(coupling.atoms.causes(labels), return_counts=True)
             found += [
-                Kept(name, axis, role, int(count), coupling.causes[number])
+                Obstacle(name, axis, role, int(count), coupling.causes[number])
                 for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
                 if number
             ]

@@ -166,3 +166,18 @@ def test_shape_arithmetic_reads_the_original_sizes() -> None:
     (group,) = find_groups(coupling)
     smaller = remove(built(case), half(group))
     assert {"Mul", "Div"} <= {node.op_type for node in smaller.graph.node}
+
+
+def test_shape_arithmetic_that_never_changes_becomes_constants() -> None:
+    case = Case(
+        "h = MatMul(x, w)\nz = Shape(h)\nn = Gather(z, last)\nf = Cast<to=1>(n)\nr = Sqrt(f)\n"
+        "a = Div(h, r)\ny = MatMul(a, v)",
+        {"w": (6, 8), "v": (8, 3), "last": np.array(1)},
+        [8],
+        (6,),
+    )
+    coupling = prove(built(case), lambda batch: feed(case, batch), [8])
+    smaller = remove(built(case), half(find_groups(coupling)[0]))
+    assert [n.op_type for n in smaller.graph.node] == ["Constant", "MatMul", "Div", "MatMul"]
+    (root,) = (numpy_helper.to_array(n.attribute[0].t) for n in smaller.graph.node[:1])
+    assert root == np.sqrt(np.float32(8))
