@@ -1,6 +1,6 @@
 """Accuracy after pruning without retraining, with 512 unlabelled training samples.
 
-Usage: python benchmarks/one_shot.py [MODEL ...] [--sparsity 0.8 0.9 0.95] [--seed 0]
+    python -m benchmarks.one_shot [MODEL ...] [--sparsity 0.8 0.9 0.95] [--seed 0]
 
 Every way to prune and repair gets the same samples; test data serve for the printed number alone.
 """
@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from zoo_data import PAIRS, Pair
 
+from benchmarks.zoo_data import PAIRS, Pair
 from onnxprune.data.source import BatchSource, open_source
 from onnxprune.data.specs import input_specs
 from onnxprune.evaluation import Meter

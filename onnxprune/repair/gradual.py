@@ -28,7 +28,7 @@ Criterion = Literal["magnitude", "activation"]
 #: Prunes a model to a share of zeros, 0 to 1; zeros stay.
 Cut = Callable[[Model, float], Model]
 #: Share of zeros after the first step, and by how much each later one divides what is left.
-FIRST, FACTOR = 0.5, 1.5
+FIRST, FACTOR = 0.5, 1.3
 
 
 def schedule(target: float, steps: int | None = None) -> tuple[float, ...]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .solve import normal_deltas, sample_deltas
+from .solve import block_deltas, normal_deltas, sample_deltas, sample_work
 
 __all__ = ["Fit", "NormalSums", "SampleRows", "Sums"]
 
 #: Numbers that are laid out and multiplied at a time.
 PIECE = 2**22
+#: Multiplications up to which wide layers are solved exactly, and not in blocks.
+SAMPLE_WORK = 4e11
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +148,9 @@ class SampleRows:
         for group, rows in enumerate(x):
             squares = float(np.einsum("rk,rk->", rows, rows, dtype=np.float64))
             ridge = strength * squares / rows.shape[1] + np.finfo(np.float64).tiny
-            delta[group] = sample_deltas(rows, residual[group], alive[group], ridge)
+            cheap = sample_work(alive[group], len(rows)) <= SAMPLE_WORK
+            solve = sample_deltas if cheap else block_deltas
+            delta[group] = solve(rows, residual[group], alive[group], ridge)
             after += float(((residual[group] - rows @ delta[group].T) ** 2).sum())
         bias = np.zeros(offset.shape)
         if self.intercept:

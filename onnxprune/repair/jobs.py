@@ -17,6 +17,8 @@ __all__ = ["Job", "Jobs", "find_jobs", "in_parts", "picked"]
 
 #: Rows that a fit sees: at least this many, and this many for each input, where there are so many.
 ROWS, ROWS_PER_INPUT = 16_384, 12
+#: Layers with more inputs than this keep rows instead of a Gram matrix, of so many numbers.
+WIDE, WIDE_NUMBERS = 6144, 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +43,15 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """Most rows that a fit needs."""
-        return max(ROWS, ROWS_PER_INPUT * self.shape[2])
+        """Most rows that a fit needs, or, of a wide layer, that fit into memory."""
+        inputs = self.shape[2]
+        wanted = max(ROWS, ROWS_PER_INPUT * inputs)
+        return min(wanted, WIDE_NUMBERS // inputs) if self.wide else wanted
+
+    @property
+    def wide(self) -> bool:
+        """Whether a Gram matrix of its inputs would be too large: it is fitted on its rows."""
+        return self.shape[2] > WIDE
 
     @property
     def intercept(self) -> bool:
@@ -72,7 +81,8 @@ class Jobs:
         """Jobs that can share a run: of one level, and together within `most` Gram numbers."""
         for level in sorted({job.level for job in self.jobs}):
             same = [job for job in self.jobs if job.level == level]
-            yield from in_parts(same, [job.shape[0] * job.shape[2] ** 2 for job in same], most)
+            sizes = [WIDE_NUMBERS if job.wide else job.shape[0] * job.shape[2] ** 2 for job in same]
+            yield from in_parts(same, sizes, most)
 
 
 def in_parts(jobs: Sequence[Job], sizes: Sequence[int], most: int) -> Iterator[tuple[Job, ...]]:

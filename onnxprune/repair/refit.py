@@ -24,9 +24,7 @@ from .writing import Edits
 __all__ = ["RIDGE", "refit_layers"]
 
 #: Ridge, as a share of the mean of the Gram matrix's diagonal.
-RIDGE = 1e-3
-#: Layers with more inputs than this are fitted on samples instead of Gram matrices.
-WIDE = 6144
+RIDGE = 1e-2
 
 
 def refit_layers(
@@ -66,8 +64,7 @@ def refit_layers(
 
 
 def _sums(job: Job, samples: int) -> Sums:
-    wide = job.shape[2] > WIDE
-    return (SampleRows if wide else NormalSums)(*job.shape, intercept=job.intercept)
+    return (SampleRows if job.wide else NormalSums)(*job.shape, intercept=job.intercept)
 
 
 def _add(sums: Sums, seen: Observed, target: np.ndarray) -> None:

@@ -99,7 +99,7 @@ class SiteFinder:
                 return mapped
             positions, unfolding = mapped
             own = positions[positions != OUTSIDE]
-            if np.unique(own).size != own.size:
+            if np.bincount(own).max() > 1:
                 return "a weight is used more than once by one node"
             left = isinstance(unfolding, MatrixUnfolding) and unfolding.left
             outputs = positions.shape[0] * positions.shape[1]

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["normal_deltas", "sample_deltas"]
+__all__ = ["block_deltas", "normal_deltas", "sample_deltas", "sample_work"]
 
 #: Sets of inputs up to this size are solved many at a time.
 SMALL = 96
+#: Inputs of a block, and how often all blocks are gone through.
+BLOCK, SWEEPS = 2048, 3
 #: Numbers in the matrices that are solved at a time.
 NUMBERS = 2**22
 
@@ -131,14 +133,61 @@ def sample_deltas(
     delta = np.zeros(alive.shape)
     for output in np.flatnonzero(alive.any(axis=1) & residual.any(axis=0)):
         kept = np.flatnonzero(alive[output])
-        part = x[:, kept].astype(np.float64, copy=False)
+        part = x[:, kept]
         right = residual[:, output].astype(np.float64, copy=False)
         dual = len(kept) > len(x)
-        matrix = part @ part.T if dual else part.T @ part
+        matrix = (part @ part.T if dual else part.T @ part).astype(np.float64, copy=False)
         matrix[np.diag_indices_from(matrix)] += ridge
         right = right if dual else part.T @ right
         _, found, failed = dposv(matrix.T, right, lower=1, overwrite_a=1)
         if failed:
             found = np.linalg.lstsq(matrix, right, rcond=None)[0]
         delta[output, kept] = part.T @ found if dual else found
+    return delta
+
+
+def sample_work(alive: np.ndarray, rows: int) -> float:
+    """Multiplications that `sample_deltas` takes."""
+    kept = alive.sum(axis=1).astype(float)
+    return float((rows * kept * np.minimum(rows, kept)).sum())
+
+
+def block_deltas(
+    x: np.ndarray,
+    residual: np.ndarray,
+    alive: np.ndarray,
+    ridge: float,
+    *,
+    block: int = BLOCK,
+    sweeps: int = SWEEPS,
+) -> np.ndarray:
+    """The same changes, near enough, block by block of inputs (block Gauss-Seidel).
+
+    Every sweep brings them nearer to those of `sample_deltas`; memory holds the Gram matrix of one
+    block, which all outputs share.
+
+    Args:
+        x: Inputs [rows, inputs].
+        residual: What is to be explained [rows, outputs].
+        alive: Inputs that each output keeps [outputs, inputs].
+        ridge: Strength of the ridge, above 0.
+        block: Inputs of a block.
+        sweeps: How often all blocks are gone through.
+
+    Returns:
+        ``d`` [outputs, inputs].
+    """
+    delta = np.zeros(alive.shape)
+    rest = residual.astype(np.float64)
+    strength = np.array([ridge])
+    for _ in range(sweeps):
+        for start in range(0, x.shape[1], block):
+            part = slice(start, start + block)
+            own = x[:, part]
+            rest += own @ delta[:, part].T
+            gram = (own.T @ own).astype(np.float64)
+            cross = own.T @ rest
+            kept = alive[:, part]
+            delta[:, part] = normal_deltas(gram[None], cross[None], kept[None], strength)[0]
+            rest -= own @ delta[:, part].T
     return delta

@@ -124,6 +124,7 @@ CASES = (
     Case("matmul batched weight", "MatMul", (3, 8, 5), (3, 20, 8)),
     Case("matmul batched weight of one", "MatMul", (1, 8, 5), (3, 20, 8)),
     Case("matmul broadcast weight", "MatMul", (3, 8, 5), (4, 3, 20, 8)),
+    Case("matmul two batch axes", "MatMul", (2, 3, 8, 5), (4, 2, 3, 20, 8)),
     Case("matmul vector", "MatMul", (8,), (40, 8)),
     Case("through Transpose", "MatMul", (5, 8), (40, 8), {}, (5,),
          views=(view("Transpose", "w", "v", perm=[1, 0]),)),

@@ -8,10 +8,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxprune.data.source import open_source
+from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, UsageError
+from onnxprune.repair import frontier as frontier_module
 from onnxprune.repair import jobs as jobs_module
-from onnxprune.repair import refit as refit_module
 from onnxprune.repair.repair import repair
+from onnxprune.repair.samples import take_samples
 from tests.builders import mlp
 from tests.repair.cases import data, opened, pruned, run, tensor
 
@@ -89,7 +92,7 @@ def test_a_wide_layer_is_fitted_alike_on_its_samples(monkeypatch: pytest.MonkeyP
     cut, plans = pruned(dense, 0.5)
     source = data(dense, samples(100, 300))
     narrow = repair(dense, cut, plans, source)
-    monkeypatch.setattr(refit_module, "WIDE", 100)
+    monkeypatch.setattr(jobs_module, "WIDE", 100)
     wide = repair(dense, cut, plans, source)
     np.testing.assert_allclose(
         tensor(wide.model, "fc0.weight"), tensor(narrow.model, "fc0.weight"), atol=1e-3
@@ -142,6 +145,30 @@ def test_a_fixed_batch_of_one_gives_the_same(monkeypatch: pytest.MonkeyPatch) ->
         np.testing.assert_allclose(
             tensor(found.model, "fc1.weight"), tensor(expected.model, "fc1.weight"), atol=1e-4
         )
+
+
+@pytest.mark.parametrize("method", ["refit", "match"])
+def test_going_on_from_kept_values_gives_the_same(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = opened(mlp((INPUTS, 32, 24, 16, 10)))
+    cut, plans = pruned(dense, 0.5)
+    kept = repair(dense, cut, plans, data(dense, samples()), method=method)
+    runs: list[tuple[str, ...]] = []
+    original = frontier_module.Taps
+
+    def counted(model: object, names: list[str], **given: object) -> object:
+        runs.append(tuple(names))
+        return original(model, names, **given)
+
+    monkeypatch.setattr(frontier_module, "Taps", counted)
+    repair(dense, cut, plans, data(dense, samples()), method=method)
+    assert runs == [("a0",), ("a1",), ("a2",)], "each level goes on from the one before"
+    monkeypatch.setattr(frontier_module, "FRONTIER_BYTES", 0)
+    anew = repair(dense, cut, plans, data(dense, samples()), method=method)
+    for i in range(4):
+        name = f"fc{i}.weight"
+        np.testing.assert_allclose(tensor(kept.model, name), tensor(anew.model, name), atol=1e-5)
 
 
 def test_a_weight_that_two_nodes_share_is_fitted_to_both() -> None:
@@ -293,6 +320,14 @@ def test_too_few_samples_are_said_and_no_more_than_wanted_are_taken() -> None:
     assert few.samples == 5 and "only 5 samples" in few.warnings[0]
     many = repair(dense, cut, plans, data(dense, samples(200)), samples=100)
     assert many.samples == 100 and not many.warnings
+
+
+def test_samples_that_do_not_fill_a_fixed_batch_are_left_out() -> None:
+    specs = [InputSpec("x", np.dtype(np.float32), (3, INPUTS))]
+    source = open_source({"x": samples(11)}, specs, labelled=False)
+    taken = take_samples(source, specs, 10)
+    assert taken.count == 9 and sum(taken.sizes) == 9
+    assert all(len(batch["x"]) % 3 == 0 for batch in taken.batches)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune.repair.gram import NormalSums, SampleRows
-from onnxprune.repair.solve import normal_deltas, sample_deltas
+from onnxprune.repair.solve import block_deltas, normal_deltas, sample_deltas
 
 
 def by_hand(x: np.ndarray, r: np.ndarray, alive: np.ndarray, ridge: float) -> np.ndarray:
@@ -39,6 +39,18 @@ def test_in_the_space_of_samples(share: float) -> None:
     alive = random.random((6, 500)) < share
     found = sample_deltas(x, r, alive, 0.7)
     np.testing.assert_allclose(found, by_hand(x, r, alive, 0.7), atol=1e-9)
+
+
+def test_blocks_come_near_the_same_solution() -> None:
+    random = np.random.default_rng(0)
+    x, r = random.standard_normal((400, 300)), random.standard_normal((400, 6))
+    alive = random.random((6, 300)) < 0.3
+    exact = by_hand(x, r, alive, 0.7)
+    apart = [
+        np.abs(block_deltas(x, r, alive, 0.7, block=64, sweeps=sweeps) - exact).max()
+        for sweeps in (1, 3, 30)
+    ]
+    assert apart[1] < 0.3 * apart[0] and apart[2] < 1e-9
 
 
 @pytest.mark.parametrize("intercept", [True, False])
