@@ -7,7 +7,7 @@ The smallest weights of all layers together go (`sparsity`), or, where that hold
 images, those of each layer (`per_layer`). The model is retrained on the training set, by labels or
 by distillation, which sees none. The test set is measured at the end and decides nothing. Results
 are kept after every cell in benchmarks/results/recovery.json; a run that was stopped goes on where
-it was. ``--table`` prints the table of docs/results.md. Models and data: see benchmarks/zoo_data.py.
+it was. ``--table`` prints what docs/results.md shows. Models and data: see benchmarks/zoo_data.py.
 """
 
 from __future__ import annotations
