@@ -60,7 +60,7 @@ RECIPES = {
     "mnist_cntk_wml": Recipe(10),
     "fashionmnist_edwin_cnn": Recipe(3, 3e-4),
     "vnn21_cifar10_resnet_4b": Recipe(8, augment=True),
-    "vnn23_vit_ibp_3_3_8": Recipe(4, 3e-4, augment=True),
+    "vnn23_vit_ibp_3_3_8": Recipe(8, 5e-4, augment=True),
 }
 
 

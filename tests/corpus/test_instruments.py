@@ -86,7 +86,7 @@ def test_count_of_a_layer_by_hand() -> None:
 
 
 def test_a_wrong_result_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxprune.pipeline.apply_plan", lambda model, plans: model)
+    monkeypatch.setattr("onnxprune.pruning.once.apply_plan", lambda model, plans: model)
     case = Case("mlp", "test", mlp(), {"x": np.ones((1, 24), np.float32)})
     texts = " ".join(examine(case, 1.0, "dense", own_check=False).problems)
     assert "fc0.weight" in texts and "outputs differ" in texts
