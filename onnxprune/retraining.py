@@ -27,6 +27,7 @@ from .training.checkpoint import (
     check_folder,
     fingerprint,
     load_checkpoint,
+    refuse_old,
     save_checkpoint,
     start_payloads,
 )
@@ -170,6 +171,8 @@ class _Rounds:
         self._of: Fingerprint = {}
         self._checkpoint: Checkpoint | None = None
         if settings.checkpoint is not None:
+            if not settings.resume:
+                refuse_old(settings.checkpoint)
             val = meter.description if meter is not None else ""
             self._of = fingerprint(source, config, settings, data, val)
         if settings.resume and settings.checkpoint is not None:

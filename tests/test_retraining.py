@@ -222,8 +222,8 @@ def test_streams_resume_too(tmp_path: Path) -> None:
     whole = saved(scenario.run(train=stream), tmp_path / "whole.onnx")
     for number in (2, 6, 13):
         with pytest.raises(Interrupted):
-            scenario.run(tmp_path / "s", train=stream, hook=interrupting(number))
-        resumed = scenario.run(tmp_path / "s", train=stream, resume=True)
+            scenario.run(tmp_path / f"s{number}", train=stream, hook=interrupting(number))
+        resumed = scenario.run(tmp_path / f"s{number}", train=stream, resume=True)
         assert saved(resumed, tmp_path / "resumed.onnx") == whole
 
 

@@ -321,3 +321,21 @@ def test_the_first_loss_is_no_fault_of_the_rate() -> None:
     with pytest.raises(ModelError, match="before any update") as caught:
         onnxprune.prune(model(SCORE, SCORE_SHAPES), train=given)
     assert "--lr" not in str(caught.value)
+
+
+def test_a_checkpoint_is_not_overwritten_unasked(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command("--checkpoint", "state", "-q", "0.5", "--quiet")) == 0
+    state = folder / "state" / "state.safetensors"
+    before = state.read_bytes()
+    capsys.readouterr()
+    again = command("--checkpoint", "state", "-q", "0.5", "-o", "other.onnx")
+    assert "holds the checkpoint of a training" in refused(again, folder, capsys, code=2)
+    assert state.read_bytes() == before
+    assert main([*again, "--resume", "--quiet"]) == 0
+
+
+def test_a_temperature_needs_distillation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(command("--temperature", "2"), folder, capsys, code=2)
+    assert "temperature divides class scores when distilling" in said

@@ -30,6 +30,7 @@ __all__ = [
     "check_folder",
     "fingerprint",
     "load_checkpoint",
+    "refuse_old",
     "save_checkpoint",
     "start_payloads",
 ]
@@ -171,6 +172,19 @@ def check_folder(folder: Path) -> None:
             f"cannot keep checkpoints in '{folder}' ({error.strerror or error}); give --checkpoint "
             "a folder that can be written to"
         ) from None
+
+
+def refuse_old(folder: Path) -> None:
+    """Refuse to start anew in a folder that holds a checkpoint: it may be hours of work.
+
+    Raises:
+        UsageError: It holds one.
+    """
+    if (folder / FILE).exists():
+        raise UsageError(
+            f"'{folder}' holds the checkpoint of a training: go on with it by --resume, or remove "
+            "it or name another folder to start anew"
+        )
 
 
 def load_checkpoint(folder: Path, source: Model, of: Fingerprint) -> Checkpoint:

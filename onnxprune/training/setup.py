@@ -59,6 +59,12 @@ class Teaching:
     def loss(self) -> LossConfig:
         """The loss that the settings ask for; data without labels is distilled."""
         settings, share = self.settings, self.settings.distill_weight
+        distilling = settings.distill or self.labels is None
+        if settings.temperature != FineTune.temperature and not distilling:
+            raise UsageError(
+                "temperature divides class scores when distilling: ask for distill too, or leave "
+                "it out"
+            )
         # A share of 0 beside labels is no distillation, and needs no teacher.
         none = share == 0 and self.labels is not None
         name = settings.loss
@@ -68,7 +74,7 @@ class Teaching:
             name=name,
             class_weights=settings.class_weights,
             label_smoothing=settings.label_smoothing,
-            distill=not none and (settings.distill or self.labels is None),
+            distill=not none and distilling,
             distill_weight=None if none else share,
             temperature=settings.temperature,
         )
