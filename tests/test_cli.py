@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -455,3 +457,20 @@ def test_names_beyond_the_terminal_encoding_are_escaped(tmp_path: Path) -> None:
     done = run("-m", "onnxprune", "a", "重み.onnx", env=environment)
     assert done.returncode == 2
     assert r"\u91cd\u307f" in done.stderr
+
+
+def test_an_interruption_while_loading_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(name: str, *more: object, **others: object) -> object:
+        if name == "" or name.endswith("cli"):
+            raise KeyboardInterrupt
+        return real(name, *more, **others)
+
+    real = builtins.__import__
+    entry = importlib.import_module("onnxprune.__main__")
+    monkeypatch.setattr(builtins, "__import__", interrupt)
+    code = entry.main()
+    monkeypatch.undo()
+    assert code == 130
+    assert capsys.readouterr().err == "onnxprune: interrupted\n"
