@@ -93,7 +93,10 @@ def measure(pair: Pair, recipe: Recipe, sparsity: float, mode: str) -> dict[str,
     meter = Meter(pair.arrays("test"))
     source = read(pair.path)
     dense = meter(source)
-    settings = onnxprune.FineTune(epochs=recipe.epochs, lr=recipe.rate, batch_size=BATCH)
+    # All are classifiers, most without a softmax that says so: it decides what is distilled.
+    settings = onnxprune.FineTune(
+        epochs=recipe.epochs, lr=recipe.rate, batch_size=BATCH, loss="cross-entropy"
+    )
     pruned = onnxprune.prune(pair.path, sparsity=sparsity, per_layer=recipe.per_layer)
     started = time.perf_counter()
     result = onnxprune.prune(
