@@ -21,11 +21,11 @@ def default_opset(proto: ModelProto | FunctionProto) -> int:
 
 
 class FreshNames:
-    """Makes names that no value of a graph, nor of any body inside it, has."""
+    """Makes names that no value of these graphs, nor of any body inside them, has."""
 
-    def __init__(self, graph: GraphProto | FunctionProto) -> None:
-        """Collect the names of `graph`."""
-        self._taken = set(_names(graph))
+    def __init__(self, *graphs: GraphProto | FunctionProto) -> None:
+        """Collect the names of `graphs`."""
+        self._taken = {name for graph in graphs for name in _names(graph)}
 
     def make(self, wanted: str) -> str:
         """`wanted`, or `wanted` with a number behind it; never the same name twice."""

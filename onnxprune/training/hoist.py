@@ -14,7 +14,8 @@ from graphlib import CycleError, TopologicalSorter
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from ..errors import ModelError
-from ..model.tensors import TensorAddress, function_label, walk_graphs
+from ..model.housekeeping import FreshNames
+from ..model.tensors import TensorAddress, function_label
 from .values import FLOATS
 
 __all__ = ["Hoisted", "hoisted"]
@@ -97,7 +98,7 @@ def _copied(node: NodeProto) -> NodeProto:
 
 def _lift_from_functions(model: ModelProto) -> dict[str, tuple[TensorAddress, TensorProto]]:
     """Turn constants of functions into inputs of these and of all callers."""
-    names = _UnusedNames(model)
+    names = FreshNames(model.graph, *model.functions)
     lifted: dict[str, tuple[TensorAddress, TensorProto]] = {}
     wanted: dict[_FunctionKey, list[str]] = {}
     for function in _callees_first(model):
@@ -105,7 +106,7 @@ def _lift_from_functions(model: ModelProto) -> dict[str, tuple[TensorAddress, Te
         label = function_label(function)
         nodes = []
         for node, tensor in _take_constants(function, scalars=False):
-            name = names.unused(f"{label}/{node.output[0]}")
+            name = names.make(f"{label}/{node.output[0]}")
             lifted[name] = TensorAddress((label,), node.output[0]), tensor
             nodes.append(helper.make_node("Identity", [name], [node.output[0]]))
             needs.append(name)
@@ -181,25 +182,3 @@ def _pad_calls(model: ModelProto, functions: dict[_FunctionKey, FunctionProto]) 
 
 def _key(function: FunctionProto) -> _FunctionKey:
     return function.domain, function.name, function.overload
-
-
-class _UnusedNames:
-    """Names that no value of the model has."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self._taken = {
-            name
-            for _, graph in walk_graphs(model)
-            for node in graph.node
-            for name in (*node.input, *node.output)
-        }
-        self._taken.update(tensor.name for tensor in model.graph.initializer)
-        self._taken.update(info.name for info in model.graph.input)
-
-    def unused(self, start: str) -> str:
-        name, number = start, 0
-        while name in self._taken:
-            number += 1
-            name = f"{start}_{number}"
-        self._taken.add(name)
-        return name

@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from onnx import NodeProto
 
 from ..errors import ModelError, UsageError
-from ..model.tensors import node_label, subgraphs
-from .backward import Blocked, blocked
+from ..model.tensors import node_label
+from .backward import Blocked, blocked, reads
 from .builder import GraphBuilder
 from .gradients import is_constant
 
@@ -210,9 +210,7 @@ def _entering(nodes: Sequence[NodeProto], layers: Iterable[NodeProto]) -> frozen
         if is_constant(node):
             continue
         if not entering.isdisjoint(node.output):
-            entering.update(node.input)
-            for _, body in subgraphs(node, number):
-                entering.update(name for inner in body.node for name in inner.input)
+            entering.update(reads(node, number))
         if node.op_type == "Softmax" or (
             node.op_type in _TO_SOFTMAX and not scores.isdisjoint(node.output)
         ):
@@ -236,9 +234,7 @@ def _reaching(nodes: Sequence[NodeProto], loss: str) -> frozenset[str]:
         node = nodes[number]
         if needed.isdisjoint(node.output) or is_constant(node):
             continue
-        needed.update(node.input)
-        for _, body in subgraphs(node, number):
-            needed.update(name for inner in body.node for name in inner.input)
+        needed.update(reads(node, number))
     return frozenset(needed)
 
 

@@ -9,10 +9,11 @@ from onnx import NodeProto, helper
 
 from ....errors import UsageError
 from ....model.tensors import node_label, subgraphs
+from ...backward import reads
 from ...builder import STANDARD, GraphBuilder
 from ...values import FLOATS
 
-__all__ = ["Path", "check", "reads"]
+__all__ = ["Path", "check"]
 
 _DIFFERENTIABLE = """
     Abs Add Cast Clip Concat Conv Cos Div Erf Exp Expand Flatten Gather
@@ -95,21 +96,11 @@ def check(b: GraphBuilder, path: Path) -> None:
             )
 
 
-def reads(node: NodeProto, index: int = 0) -> list[str]:
-    """Values a node reads, with all that its bodies read."""
-    names = [name for name in node.input if name]
-    for _, body in subgraphs(node, index):
-        for inner in body.node:
-            names += reads(inner)
-        names += [info.name for info in body.output]
-    return names
-
-
 def _followed(node: NodeProto) -> list[str]:
     """Inputs through which onnxruntime-training looks for weights."""
     stops = STOPS.get(node.op_type, ())
     names = [name for index, name in enumerate(node.input) if name and index not in stops]
-    return names + (reads(node)[len(names) :] if _has_body(node) else [])
+    return names + (reads(node, 0)[len(names) :] if _has_body(node) else [])
 
 
 def _has_body(node: NodeProto) -> bool:

@@ -9,11 +9,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ....errors import UsageError
 from ....model.tensors import node_label
+from ...backward import reads
 from ...builder import STANDARD, GraphBuilder
 from ...contrib import DOMAIN
 from ...gradients.registry import Node
 from ...upgrading.older_opset import declare_older, newer_nodes
-from .limits import Path, check, reads
+from .limits import Path, check
 from .rewrites import REWRITES, keep
 from .training_worker.artifacts import IR_VERSION
 
