@@ -4,7 +4,7 @@
     python -m benchmarks.recovery --models mnist_cntk_wml --sparsities 0.8
 
 The smallest weights of all layers together go (`sparsity`), or, where that holds more on training
-images, those of each layer (`per_layer`). The model is retrained on the training set, by labels or
+images, those of each layer (`scope`). The model is retrained on the training set, by labels or
 by distillation, which sees none. The test set is measured at the end and decides nothing. Results
 are kept after every cell in benchmarks/results/recovery.json; a run that was stopped goes on where
 it was. ``--table`` prints what docs/results.md shows. Models and data: see benchmarks/zoo_data.py.
@@ -26,6 +26,7 @@ import numpy as np
 
 import onnxprune
 from benchmarks.zoo_data import PAIRS, Pair
+from onnxprune.config import Scope
 from onnxprune.evaluation import Meter
 from onnxprune.model.sources import read
 
@@ -46,17 +47,17 @@ class Recipe:
         epochs: Times through the training set.
         rate: Learning rate.
         augment: Whether images are shifted and mirrored.
-        per_layer: Whether every layer gets the same share of zeros.
+        scope: What meets the share of zeros: all layers together, or each.
     """
 
     epochs: int
     rate: float = 1e-3
     augment: bool = False
-    per_layer: bool = False
+    scope: Scope = "global"
 
 
 RECIPES = {
-    "vnn21_mnist_fc_256x2": Recipe(10, per_layer=True),
+    "vnn21_mnist_fc_256x2": Recipe(10, scope="layer"),
     "mnist_cntk_wml": Recipe(10),
     "fashionmnist_edwin_cnn": Recipe(3, 3e-4),
     "vnn21_cifar10_resnet_4b": Recipe(8, augment=True),
@@ -97,12 +98,12 @@ def measure(pair: Pair, recipe: Recipe, sparsity: float, mode: str) -> dict[str,
     settings = onnxprune.FineTune(
         epochs=recipe.epochs, lr=recipe.rate, batch_size=BATCH, loss="cross-entropy"
     )
-    pruned = onnxprune.prune(pair.path, sparsity=sparsity, per_layer=recipe.per_layer)
+    pruned = onnxprune.prune(pair.path, sparsity=sparsity, scope=recipe.scope)
     started = time.perf_counter()
     result = onnxprune.prune(
         pair.path,
         sparsity=sparsity,
-        per_layer=recipe.per_layer,
+        scope=recipe.scope,
         train=training_data(pair, recipe, labelled=mode == "labels"),
         finetune=settings,
     )
@@ -119,7 +120,7 @@ def measure(pair: Pair, recipe: Recipe, sparsity: float, mode: str) -> dict[str,
         "epochs": recipe.epochs,
         "rate": recipe.rate,
         "augmented": recipe.augment,
-        "per_layer": recipe.per_layer,
+        "scope": recipe.scope,
         "seconds": round(seconds, 1),
     }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
-from .config import Format, PruneConfig
+from .config import Format, PruneConfig, Scope
 from .data.source import Given
 from .errors import OutputError, UsageError
 from .finetune import FineTune
@@ -99,7 +99,7 @@ def prune(
     *,
     quality: float | None = None,
     sparsity: float | None = None,
-    per_layer: bool = False,
+    scope: Scope = "global",
     layers: Mapping[str, float | None] | None = None,
     exclude: Sequence[str] = (),
     embeddings: bool = False,
@@ -119,7 +119,7 @@ def prune(
             ``onnx_graphsurgeon.Graph``.
         quality: Weights under quality x std of their layer go (default 1.0; Han et al. 2015).
         sparsity: Instead of a quality: the share of zeros to reach, 0 to 1.
-        per_layer: Reach the sparsity in every layer, not over all layers together.
+        scope: Whether all layers together meet the sparsity (global), or each does (layer).
         layers: Qualities of single layers by glob on weight or node name; None leaves them alone.
         exclude: Globs of layers to leave alone.
         embeddings: Prune embedding tables too.
@@ -145,7 +145,7 @@ def prune(
     config = PruneConfig(
         quality=quality,
         sparsity=sparsity,
-        per_layer=per_layer,
+        scope=scope,
         layers=tuple((layers or {}).items()),
         exclude=tuple(exclude),
         embeddings=embeddings,

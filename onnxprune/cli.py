@@ -16,7 +16,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from .config import Format, OutputConfig, PruneConfig, parse_layer_override
+from .config import Format, OutputConfig, PruneConfig, Scope, parse_layer_override
 from .finetune import FineTune
 from .flags import CHECKING, OTHER, OUTPUT, SELECTION, TrainingFlags, flag
 from .report.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, explain
@@ -73,7 +73,9 @@ def prune_command(
     sparsity: Annotated[
         float | None, flag(PruneConfig, "sparsity", "--sparsity", SELECTION, metavar="S")
     ] = None,
-    per_layer: Annotated[bool, flag(PruneConfig, "per_layer", "--per-layer", SELECTION)] = False,
+    scope: Annotated[
+        Scope, flag(PruneConfig, "scope", "--scope", SELECTION, metavar="SCOPE")
+    ] = "global",
     layer: Annotated[
         list[str] | None, flag(PruneConfig, "layers", "--layer", SELECTION, metavar="GLOB=Q")
     ] = None,
@@ -105,7 +107,7 @@ def prune_command(
     config = PruneConfig(
         quality=quality,
         sparsity=sparsity,
-        per_layer=per_layer,
+        scope=scope,
         layers=tuple(parse_layer_override(text) for text in layer or ()),
         exclude=tuple(exclude or ()),
         embeddings=embeddings,

@@ -17,10 +17,12 @@ __all__ = [
     "Format",
     "OutputConfig",
     "PruneConfig",
+    "Scope",
     "parse_layer_override",
 ]
 
 Format = Literal["sparse", "constant", "gaps", "dense"]
+Scope = Literal["global", "layer"]
 DEFAULT_QUALITY = 1.0
 
 
@@ -39,7 +41,11 @@ class PruneConfig:
         "Instead of a quality: remove the smallest weights of all layers together until this share,"
         " from 0 up to but not including 1, of them is zero.",
     )
-    per_layer: bool = option(False, "Let every layer meet the sparsity on its own.")
+    scope: Scope = option(
+        "global",
+        "What meets the sparsity: all layers together (global, the default), or every layer on its"
+        " own (layer).",
+    )
     layers: tuple[tuple[str, float | None], ...] = option(
         (),
         "Use quality Q for the layers whose weight or node name matches GLOB, or leave them alone"
@@ -71,9 +77,11 @@ class PruneConfig:
                 "quality and sparsity exclude each other: give a quality (a multiple of each"
                 " layer's standard deviation) or a sparsity (a target share of zeros), not both"
             )
-        if self.per_layer and self.sparsity is None:
+        choice(self.scope, "scope", Scope)
+        if self.scope == "layer" and self.sparsity is None:
             raise UsageError(
-                "per-layer applies to a target sparsity only: give a sparsity too, or leave it out"
+                "scope layer says what meets a target sparsity, and a quality belongs to each layer"
+                " anyway: give a sparsity too, or leave it out"
             )
         settle = object.__setattr__  # the dataclass is frozen for everybody else
         if self.sparsity is None:

@@ -59,7 +59,7 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         dry_run=writing.output is None,
         quality=config.quality,
         sparsity=config.sparsity,
-        per_layer=config.per_layer,
+        scope=config.scope,
         format=config.format,
         readers=readers(config.format),
         layers=tuple(_layer_row(plan, decisions[plan.layer.address]) for plan in pruned.plans),

@@ -166,7 +166,7 @@ class _Rounds:
         self.totals = Totals()
         self.pruned: PrunedOnce | None = None
         self.setup: RoundSetup | None = None
-        unpruned = replace(config, quality=0.0, sparsity=None, per_layer=False, layers=())
+        unpruned = replace(config, quality=0.0, sparsity=None, scope="global", layers=())
         self.before = statistics_of(prune_once(source, scan, unpruned).plans)
         self._of: Fingerprint = {}
         self._checkpoint: Checkpoint | None = None

@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune.cli import main
-from onnxprune.config import Format
+from onnxprune.config import Format, Scope
 from onnxprune.model.load import load
 from onnxprune.model.tensors import TensorAddress
 from tests.builders import arrays, mlp, saved
@@ -148,13 +148,13 @@ def test_json_says_what_the_report_says(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("target", [0.0, 0.1, 0.5, 0.9, 0.99])
-@pytest.mark.parametrize("per_layer", [False, True])
-def test_sparsity_is_reached(target: float, per_layer: bool) -> None:
-    report = onnxprune.prune(mlp(SIZES), sparsity=target, per_layer=per_layer).report
-    rows = report.layers if per_layer else [report]
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_sparsity_is_reached(target: float, scope: Scope) -> None:
+    report = onnxprune.prune(mlp(SIZES), sparsity=target, scope=scope).report
+    rows = report.layers if scope == "layer" else [report]
     for row in rows:
         assert row.weights - row.kept == pytest.approx(target * row.weights, abs=1)
-    if not per_layer:
+    if scope == "global":
         thresholds = {row.threshold for row in report.layers}
         assert len(thresholds) == 1
 

@@ -41,7 +41,7 @@ def make_report(**more: Any) -> Report:
         "dry_run": False,
         "quality": 1.0,
         "sparsity": None,
-        "per_layer": False,
+        "scope": "global",
         "format": "sparse",
         "readers": "",
         "layers": (),
@@ -211,8 +211,8 @@ def test_a_log_gets_a_line_an_epoch_and_quiet_none(
 
 
 def test_sparsity(api: FakeApi) -> None:
-    assert main(["--sparsity", "0.9", "--per-layer", "m.onnx"]) == 0
-    assert api.calls[0][2] == PruneConfig(sparsity=0.9, per_layer=True)
+    assert main(["--sparsity", "0.9", "--scope", "layer", "m.onnx"]) == 0
+    assert api.calls[0][2] == PruneConfig(sparsity=0.9, scope="layer")
 
 
 def test_a_file_named_like_a_command(api: FakeApi) -> None:
@@ -329,7 +329,8 @@ def test_debug_shows_the_traceback(
         (["a.onnx", "-q", "-1"], "quality is -1.0"),
         (["a.onnx", "--sparsity", "90"], "sparsity is 90.0"),
         (["a.onnx", "-q", "1", "--sparsity", "0.5"], "exclude each other"),
-        (["a.onnx", "--per-layer"], "per-layer"),
+        (["a.onnx", "--scope", "layer"], "scope layer"),
+        (["a.onnx", "--sparsity", "0.5", "--scope", "laye"], 'Did you mean "layer"?'),
         (["a.onnx", "--format", "spars"], 'Did you mean "sparse"?'),
         (["a.onnx", "--layer", "conv"], "'conv' is not of the form GLOB=Q"),
         (["a.onnx", "--exclude", ""], "no glob"),
@@ -362,7 +363,7 @@ def test_wrong_usage_is_one_sentence(
 def test_help_names_every_flag_and_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for flag in ("-q", "--sparsity", "--per-layer", "--layer", "--exclude", "--embeddings"):
+    for flag in ("-q", "--sparsity", "--scope", "--layer", "--exclude", "--embeddings"):
         assert flag in shown
     for flag in ("-o", "--format", "--dry-run", "--json", "--quiet", "--overwrite", "--no-check"):
         assert flag in shown

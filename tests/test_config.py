@@ -23,8 +23,8 @@ def test_the_default_is_quality_one() -> None:
 
 
 def test_a_sparsity_leaves_no_quality() -> None:
-    config = PruneConfig(sparsity=0.9, per_layer=True)
-    assert (config.quality, config.sparsity, config.per_layer) == (None, 0.9, True)
+    config = PruneConfig(sparsity=0.9, scope="layer")
+    assert (config.quality, config.sparsity, config.scope) == (None, 0.9, "layer")
 
 
 def test_numbers_of_other_kinds_become_floats() -> None:
@@ -49,7 +49,8 @@ def test_minus_zero_is_zero() -> None:
         ({"sparsity": -0.1}, "sparsity is -0.1"),
         ({"sparsity": math.nan}, "sparsity is nan"),
         ({"sparsity": 0.5, "quality": 1.0}, "exclude each other"),
-        ({"per_layer": True}, "per-layer"),
+        ({"scope": "layer"}, "scope layer"),
+        ({"sparsity": 0.5, "scope": "row"}, "scope 'row' is unknown"),
         ({"format": "zip"}, "format 'zip' is unknown"),
         ({"exclude": "conv*"}, "single text"),
         ({"exclude": ("",)}, "no glob"),

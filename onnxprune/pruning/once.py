@@ -69,7 +69,7 @@ def prune_once(
         scan,
         quality=None if config.quality is None else config.quality * share,
         sparsity=None if config.sparsity is None else config.sparsity * share,
-        per_layer=config.per_layer,
+        scope=config.scope,
         overrides=[(glob, None if q is None else q * share) for glob, q in config.layers],
         exclude=config.exclude,
         allow_nonfinite=config.allow_nonfinite,

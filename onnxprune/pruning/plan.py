@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..config import Scope
 from ..errors import ModelError, UsageError
 from ..graph.layer import Layer, LayerScan
 from ..model.model import Model
@@ -57,7 +58,7 @@ def make_plan(
     *,
     quality: float | None = None,
     sparsity: float | None = None,
-    per_layer: bool = False,
+    scope: Scope = "global",
     overrides: Sequence[tuple[str, float | None]] = (),
     exclude: Sequence[str] = (),
     allow_nonfinite: bool = False,
@@ -72,7 +73,7 @@ def make_plan(
         quality: Threshold in standard deviations for layers without one of their own.
         sparsity: Instead of `quality`, the share of zeros to reach over all layers that are
             pruned and have no quality of their own.
-        per_layer: Reach `sparsity` in each of them.
+        scope: Whether all of them reach `sparsity` together (global), or each does (layer).
         overrides: Glob and quality of layers set apart; None leaves them as they are. The last
             match counts.
         exclude: Globs of layers to leave as they are, whatever else is said.
@@ -100,7 +101,7 @@ def make_plan(
         for facts in zip(scan.layers, layers, statistics, choices, strict=True)
     ]
     if sparsity is not None:
-        plans = _aimed(plans, sparsity, per_layer, progress)
+        plans = _aimed(plans, sparsity, scope, progress)
     return _counted(plans, progress)
 
 
@@ -149,14 +150,16 @@ def _nonfinite(layer: Layer, statistics: LayerStatistics, allowed: bool) -> str 
 
 
 def _aimed(
-    plans: Sequence[LayerPlan], sparsity: float, per_layer: bool, progress: Progress
+    plans: Sequence[LayerPlan], sparsity: float, scope: Scope, progress: Progress
 ) -> list[LayerPlan]:
     """Plans with the thresholds that reach the target share in layers without a quality."""
     pool = [plan for plan in plans if plan.reason is None and plan.quality is None]
     layers = [plan.weights for plan in pool]
     # One pass for every 16 bits of the widest magnitudes that are compared.
     wide = (
-        [any(w.wide for w in layers)] * len(layers) if not per_layer else [w.wide for w in layers]
+        [any(w.wide for w in layers)] * len(layers)
+        if scope == "global"
+        else [w.wide for w in layers]
     )
     size = sum(
         weights.payload.nbytes * (4 if is_wide else 2)
@@ -164,7 +167,7 @@ def _aimed(
     )
     thresholds = iter(
         sparsity_thresholds(
-            layers, sparsity, per_layer=per_layer, advance=_counter(progress, "thresholds", size)
+            layers, sparsity, scope=scope, advance=_counter(progress, "thresholds", size)
         )
     )
     return [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..config import Scope
 from .statistics import LayerStatistics
 from .stream import ordered_map, slices
 from .weights import Weights
@@ -31,7 +32,7 @@ def sparsity_thresholds(
     layers: Sequence[Weights],
     target: float,
     *,
-    per_layer: bool = False,
+    scope: Scope = "global",
     workers: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> list[float]:
@@ -43,14 +44,14 @@ def sparsity_thresholds(
     Args:
         layers: The layers; magnitudes of different storage types compare by value.
         target: Share of zeros, 0 to 1.
-        per_layer: Reach the target in every layer; otherwise over all, with one threshold.
+        scope: Reach the target over all of them (global), with one threshold, or in each (layer).
         workers: Number of threads; None for the default.
         advance: Called with the number of stored bytes that were read, slice by slice.
 
     Returns:
         Thresholds: weights of smaller magnitude go. 0.0 where nothing has to.
     """
-    if per_layer:
+    if scope == "layer":
         return [_shared_threshold([one], target, workers, advance) for one in layers]
     return [_shared_threshold(layers, target, workers, advance)] * len(layers)
 

@@ -205,8 +205,8 @@ class Report:
     """The q asked for; None in a run for a target sparsity."""
     sparsity: float | None
     """The share of zeros asked for; None in a run by quality."""
-    per_layer: bool
-    """True where every layer meets the sparsity, False where all layers together do."""
+    scope: str
+    """What meets the sparsity: ``global`` (all layers together) or ``layer`` (each of them)."""
     format: str
     """The format asked for; each row says how its layer is stored."""
     readers: str

@@ -48,7 +48,7 @@ def title(report: Report, glyphs: Glyphs) -> str:
 def _request(report: Report) -> str:
     if report.sparsity is None:
         return f"quality {report.quality:g}" if report.quality is not None else "no target"
-    scope = "in every layer" if report.per_layer else "over all layers"
+    scope = "in every layer" if report.scope == "layer" else "over all layers"
     return f"sparsity {report.sparsity:g} {scope}"
 
 

@@ -88,7 +88,7 @@ def test_one_threshold_for_all_reaches_the_share() -> None:
 
 
 def test_a_share_for_each_layer() -> None:
-    plans = planned(sparsity=0.5, per_layer=True)
+    plans = planned(sparsity=0.5, scope="layer")
     assert (plans["a"].kept, plans["b"].kept) == (300, 50)
     assert plans["a"].threshold > plans["b"].threshold
 

@@ -70,7 +70,7 @@ def test_each_layer_reaches_the_target_on_its_own(
     some: list[tuple[Weights, np.ndarray]], target: float
 ) -> None:
     weights = [one for one, _ in some]
-    thresholds = sparsity_thresholds(weights, target, per_layer=True, workers=1)
+    thresholds = sparsity_thresholds(weights, target, scope="layer", workers=1)
     counts = kept_counts(weights, [[t] for t in thresholds], workers=1)
     for (_, values), (kept,) in zip(some, counts, strict=True):
         assert values.size - kept == closest_share(np.abs(values), target)

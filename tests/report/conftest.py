@@ -67,7 +67,7 @@ def report(layer_row: Callable[..., LayerRow]) -> Report:
         dry_run=False,
         quality=1.0,
         sparsity=None,
-        per_layer=False,
+        scope="global",
         format="sparse",
         readers="read by onnxruntime",
         layers=(

@@ -20,7 +20,7 @@ from onnxprune.report.report import InspectReport, Report
 
 REPORT_KEYS = [
     *("schema", "kind", "version", "model", "output", "dry_run", "quality", "sparsity"),
-    *("per_layer", "format", "readers", "layers", "unprunable", "dropouts", "parameters"),
+    *("scope", "format", "readers", "layers", "unprunable", "dropouts", "parameters"),
     *("sizes", "seconds", "accuracy", "training", "latency", "checks", "warnings", "notes"),
     *("weights", "alive_before", "kept", "parameter_ratio", "parameters_kept", "total_ratio"),
     *("bytes_before", "bytes_after"),

@@ -98,7 +98,7 @@ def test_a_sparsity_run_that_wrote_nothing(report: Report) -> None:
     assert "lenet.onnx -> nothing written (sparsity 0.9 over all layers)" in shown
     assert "file would be  1.62 MB" in shown
     assert "accuracy       not measured: no validation data" in shown
-    assert "in every layer" in text.render(dataclasses.replace(dry, per_layer=True))
+    assert "in every layer" in text.render(dataclasses.replace(dry, scope="layer"))
 
 
 def test_a_model_from_memory_has_no_size_before(report: Report) -> None:
