@@ -64,12 +64,17 @@ class Group:
         """Number of atoms."""
         return len(self.atoms)
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """The axes of weights that go together, at most four of them."""
         known = [member for member in self.members if member.role in ("out", "in")]
         weights = known or [member for member in self.members if member.role] or list(self.members)
         shown = [str(member) for member in weights[:4]] + ["..."] * (len(weights) > 4)
+        return " = ".join(shown)
+
+    def __str__(self) -> str:
         tensors = len({member.tensor for member in self.members})
-        return f"{' = '.join(shown)}, {self.size} channels, {tensors} tensors"
+        return f"{self.title}, {self.size} channels, {tensors} tensors"
 
 
 @dataclass(frozen=True)

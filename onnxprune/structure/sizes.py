@@ -24,7 +24,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ..graph.attributes import find_attribute, integers
 
-__all__ = ["Run", "Sizes", "constant_tensor", "measure"]
+__all__ = ["Run", "Sizes", "constant_tensor", "constant_tensors", "measure", "run_at"]
 
 Shape = tuple[int, ...]
 
@@ -118,6 +118,11 @@ def measure(proto: ModelProto) -> Sizes:
                 return best
     assert best is not None
     return best
+
+
+def run_at(proto: ModelProto, batch: int, other: int) -> Run:
+    """Shapes with every open first axis of an input at one size and other open axes at another."""
+    return _run(proto, {t.name: t for _, t in constant_tensors(proto.graph)}, batch, other)
 
 
 def constant_tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
