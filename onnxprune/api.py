@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
+from .calibration import Calibration, RepairName
 from .config import Format, PruneConfig, Scope
 from .data.source import Given
 from .errors import OutputError, UsageError
@@ -107,6 +108,9 @@ def prune(
     check: bool = True,
     allow_nonfinite: bool = False,
     val: Given | None = None,
+    calibrate: Given | None = None,
+    repair: RepairName | None = None,
+    samples: int | None = None,
     train: Given | None = None,
     finetune: FineTune | None = None,
     progress: Progress | None = None,
@@ -130,6 +134,11 @@ def prune(
             (arrays named after the model's inputs, and ``labels``), ``"module:function"``, a
             mapping or tuple of arrays, an iterable of batches such as a torch DataLoader, or a
             function that returns one. Without labels, agreement with the unpruned model counts.
+        calibrate: Samples, in the same forms, by what layers compute on which the pruned model is
+            repaired; with a sparsity they also decide which weights go. Labels are not used.
+        repair: What makes up for the weights that went: ``refit`` (the default), ``match``, ``bn``
+            or ``none``; see `onnxprune.calibration.Calibration`.
+        samples: Most calibration samples that are taken (default 512).
         train: Samples to retrain on, in the same forms. Without labels, what is left is trained
             towards the outputs of the unpruned model.
         finetune: How to retrain; the defaults of `FineTune` where left out.
@@ -153,11 +162,14 @@ def prune(
         check=check,
         allow_nonfinite=allow_nonfinite,
     )
+    calibration = _calibration(calibrate, repair=repair, samples=samples)
     _check_finetune(finetune, train)
     pruned = prune_model(
         read(model),
         config,
         val=val,
+        calibrate=calibrate,
+        calibration=calibration,
         train=train,
         finetune=finetune,
         progress=progress,
@@ -179,6 +191,18 @@ def inspect(
     return inspect_model(read(model), embeddings=embeddings, progress=progress)
 
 
+def _calibration(calibrate: object, **settings: Any) -> Calibration | None:
+    """How to repair; None without calibration samples. Raises UsageError."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if calibrate is not None:
+        return Calibration(**given)
+    if given:
+        raise UsageError(
+            f"{next(iter(given))} says how to repair: give the samples to repair by as calibrate"
+        )
+    return None
+
+
 def _check_finetune(finetune: object, train: object) -> None:
     if finetune is not None and not isinstance(finetune, FineTune):
         raise UsageError(f"finetune is {finetune!r}: give an onnxprune.FineTune")
@@ -194,6 +218,8 @@ def prune_file(
     overwrite: bool = False,
     dry_run: bool = False,
     val: Given | None = None,
+    calibrate: Given | None = None,
+    calibration: Calibration | None = None,
     train: Given | None = None,
     finetune: FineTune | None = None,
     progress: Progress | None = None,
@@ -209,6 +235,8 @@ def prune_file(
         overwrite: Replace an existing output.
         dry_run: Write nothing; the report says what would be written.
         val: Samples to measure accuracy on, as for `prune`.
+        calibrate: Samples to repair by, as for `prune`.
+        calibration: How to repair.
         train: Samples to retrain on, as for `prune`.
         finetune: How to retrain.
         progress: Told how far the work is.
@@ -226,6 +254,8 @@ def prune_file(
         model,
         config,
         val=val,
+        calibrate=calibrate,
+        calibration=calibration,
         train=train,
         finetune=finetune,
         progress=progress,

@@ -16,9 +16,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from .calibration import Calibration
 from .config import Format, OutputConfig, PruneConfig, Scope, parse_layer_override
 from .finetune import FineTune
-from .flags import CHECKING, OTHER, OUTPUT, SELECTION, TrainingFlags, flag
+from .flags import CHECKING, OTHER, OUTPUT, SELECTION, CalibrationFlags, TrainingFlags, flag
 from .report.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, explain
 from .report.format import safe
 from .report.helppage import print_panel
@@ -41,6 +42,7 @@ Examples
   onnxprune model.onnx --sparsity 0.9 --format gaps
   onnxprune model.onnx --dry-run --json -     the facts as JSON, no model
   onnxprune model.onnx --val val.npz          accuracy before and after
+  onnxprune model.onnx --sparsity 0.9 --calibrate inputs.npz
   onnxprune model.onnx --train train.npz --val val.npz --epochs 10
   onnxprune model.onnx --train inputs/        retrain without labels
   onnxprune inspect model.onnx                what can be pruned, what not
@@ -53,7 +55,7 @@ Examples
   onnxprune inspect model.onnx
   onnxprune inspect model.onnx --json -       the facts as JSON"""
 
-NO_TRAINING = TrainingFlags()
+NO_CALIBRATION, NO_TRAINING = CalibrationFlags(), TrainingFlags()
 
 MODEL_HELP = "The ONNX model; its external data is found beside it."
 
@@ -101,9 +103,10 @@ def prune_command(
     check: Annotated[
         bool, flag(PruneConfig, "check", "--check", CHECKING, negative="--no-check")
     ] = True,
+    repairing: Annotated[CalibrationFlags, Parameter(name="*")] = NO_CALIBRATION,
     training: Annotated[TrainingFlags, Parameter(name="*")] = NO_TRAINING,
 ) -> int:
-    """Prune a model, retrain it where asked to, write it, and print what became of it."""
+    """Prune a model, repair and retrain it where asked to, write it, and say what became of it."""
     config = PruneConfig(
         quality=quality,
         sparsity=sparsity,
@@ -115,8 +118,10 @@ def prune_command(
         check=check,
         allow_nonfinite=allow_nonfinite,
     )
-    places = OutputConfig(output, overwrite, dry_run, json, quiet, val, training.train)
-    return _prune(model, config, places, training.finetune(val))
+    places = OutputConfig(
+        output, overwrite, dry_run, json, quiet, val, repairing.calibrate, training.train
+    )
+    return _prune(model, config, places, repairing.calibration(), training.finetune(val))
 
 
 def inspect_command(
@@ -148,7 +153,11 @@ def inspect_command(
 
 
 def _prune(
-    model: Path, config: PruneConfig, places: OutputConfig, finetune: FineTune | None
+    model: Path,
+    config: PruneConfig,
+    places: OutputConfig,
+    calibration: Calibration | None,
+    finetune: FineTune | None,
 ) -> int:
     from . import api
 
@@ -161,6 +170,8 @@ def _prune(
             overwrite=places.overwrite,
             dry_run=places.dry_run,
             val=places.val,
+            calibrate=places.calibrate,
+            calibration=calibration,
             train=places.train,
             finetune=finetune,
             progress=progress.stage,

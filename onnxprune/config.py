@@ -116,6 +116,12 @@ class OutputConfig:
         "Measure accuracy before and after on these samples and labels: a .npz file, a folder of"
         " .npy files, or module:function. Without labels, it is agreement with the unpruned model.",
     )
+    calibrate: str | None = option(
+        None,
+        "Repair the pruned model by what its layers compute on these samples, which need no labels:"
+        " a .npz file, a folder of .npy files, or module:function. A few hundred are enough. With a"
+        " sparsity they also decide which weights go.",
+    )
     train: str | None = option(
         None,
         "Retrain the weights that are left on these samples, and labels if there are any: a .npz"
@@ -125,7 +131,7 @@ class OutputConfig:
     def __post_init__(self) -> None:
         """Refuse one path in two roles; data may be the same in both of its own."""
         written = [("the JSON report", self.json_file), ("the output", self.output)]
-        read = [("val", self.val), ("train", self.train)]
+        read = [("val", self.val), ("calibrate", self.calibrate), ("train", self.train)]
         pairs = [*combinations(written, 2), *((one, other) for other in read for one in written)]
         for (what, path), (role, other) in pairs:
             if path is not None and other is not None and _same_path(path, Path(other)):

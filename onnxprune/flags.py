@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter, Token
 
+from .calibration import Calibration, RepairName
 from .config import OutputConfig
 from .errors import UsageError
 from .finetune import (
@@ -24,13 +25,22 @@ from .finetune import (
 )
 from .options import flag_help
 
-__all__ = ["CHECKING", "OTHER", "OUTPUT", "SELECTION", "TrainingFlags", "flag"]
+__all__ = [
+    "CHECKING",
+    "OTHER",
+    "OUTPUT",
+    "SELECTION",
+    "CalibrationFlags",
+    "TrainingFlags",
+    "flag",
+]
 
 SELECTION = Group("What to prune", sort_key=1)
-TRAINING = Group("How to retrain", sort_key=2)
-OUTPUT = Group("What to write", sort_key=3)
-CHECKING = Group("What to check", sort_key=4)
-OTHER = Group("Other", sort_key=5)
+CALIBRATION = Group("How to repair", sort_key=2)
+TRAINING = Group("How to retrain", sort_key=3)
+OUTPUT = Group("What to write", sort_key=4)
+CHECKING = Group("What to check", sort_key=5)
+OTHER = Group("Other", sort_key=6)
 
 #: cyclopts 4, the newest for Python 3.10, cannot name the values of flags in --help.
 HAS_METAVAR = "metavar" in signature(Parameter).parameters
@@ -63,6 +73,39 @@ def _whole(_: Any, tokens: Sequence[Token]) -> int:
 
 def _spelling(field: str) -> str:
     return f"--{field.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class CalibrationFlags:
+    """The flags of the calibration samples and of every `Calibration` field; None is not given."""
+
+    calibrate: Annotated[
+        str | None, flag(OutputConfig, "calibrate", "--calibrate", CALIBRATION, metavar="DATA")
+    ] = None
+    repair: Annotated[
+        RepairName | None, flag(Calibration, "repair", "--repair", CALIBRATION, metavar="METHOD")
+    ] = None
+    samples: Annotated[
+        int | None,
+        flag(Calibration, "samples", "--samples", CALIBRATION, metavar="N", converter=_whole),
+    ] = None
+
+    def calibration(self) -> Calibration | None:
+        """How to repair; None without calibration samples.
+
+        Raises:
+            UsageError: A flag has a value without sense, or no effect.
+        """
+        values = {entry.name: getattr(self, entry.name) for entry in fields(Calibration)}
+        given = {name: value for name, value in values.items() if value is not None}
+        if self.calibrate is None:
+            if given:
+                raise UsageError(
+                    f"{_spelling(next(iter(given)))} has no effect without --calibrate: name the"
+                    " samples to repair by, or leave it out"
+                )
+            return None
+        return Calibration(**given)
 
 
 @dataclass(frozen=True)

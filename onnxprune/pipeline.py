@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import verify
+from .calibration import Calibration
 from .config import PruneConfig
 from .data.source import Given, open_source
 from .data.specs import input_specs
@@ -29,10 +30,11 @@ from .model.output import stage_model, unwritten
 from .model.save import serialised
 from .model.staging import check_target, staging
 from .pruning.mask import kept_curve
-from .pruning.once import prune_once
+from .pruning.once import Prune, prune_once
 from .pruning.plan import LayerPlan, make_plan
 from .pruning.threshold import quality_threshold
 from .report.progress import TrainingProgress
+from .report.repair import Repair
 from .report.report import Accuracy, CheckResult, InspectReport, Report
 from .report.training import Training
 from .reporting import Writing, inspection, summary
@@ -66,6 +68,8 @@ class Pruned:
     accuracy: Accuracy | None
     seconds: float
     training: Training | None = None
+    repair: Repair | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def prune_model(
@@ -73,6 +77,8 @@ def prune_model(
     config: PruneConfig,
     *,
     val: Given | None = None,
+    calibrate: Given | None = None,
+    calibration: Calibration | None = None,
     train: Given | None = None,
     finetune: FineTune | None = None,
     progress: Progress | None = None,
@@ -85,6 +91,8 @@ def prune_model(
         config: What to prune and how.
         val: Samples on which the metric is measured, as `onnxprune.data.source.open_source` takes
             them. Without labels, agreement with the unpruned model is measured.
+        calibrate: Samples, without labels, by which the pruned model is repaired.
+        calibration: How it is repaired; the defaults where left out.
         train: Samples to retrain on.
         finetune: How to retrain; the defaults where left out.
         progress: Told how far the work is.
@@ -98,6 +106,7 @@ def prune_model(
         Interrupted: The training was interrupted.
     """
     started = time.perf_counter()
+    prune, described = _pruning(source, calibrate, calibration)
     targets = finetune is not None and finetune.loss in ("mse", "l1")
     meter = Meter(val, reference=source, targets=targets) if val is not None else None
     before = meter(source) if meter is not None else None
@@ -105,9 +114,20 @@ def prune_model(
     if not scan.layers and config.quality != 0:
         raise _nothing_prunable(scan)
     if train is not None:
-        done = _retrained(source, scan, config, finetune, train, meter, progress, training_progress)
+        done = _retrained(
+            source,
+            scan,
+            config,
+            finetune,
+            train,
+            prune,
+            described,
+            meter,
+            progress,
+            training_progress,
+        )
     else:
-        done = _pruned(source, scan, config, meter, progress)
+        done = _pruned(source, scan, config, prune, meter, progress)
     accuracy = None
     if meter is not None and before is not None:
         assert done.trained is not None  # it was measured on the same samples
@@ -131,7 +151,21 @@ def prune_model(
         accuracy,
         seconds,
         done.training,
+        done.repair,
+        done.warnings,
     )
+
+
+def _pruning(
+    source: Model, calibrate: Given | None, calibration: Calibration | None
+) -> tuple[Prune, str]:
+    """What prunes, and a description of what calibrates (empty where nothing does)."""
+    if calibrate is None:
+        return prune_once, ""
+    from .calibrated import Calibrated
+
+    calibrated = Calibrated.on(source, calibrate, calibration or Calibration())
+    return calibrated, calibrated.fingerprint
 
 
 @dataclass(frozen=True)
@@ -144,18 +178,23 @@ class _Done:
     pruned: float | None
     trained: float | None
     training: Training | None
+    repair: Repair | None
+    warnings: tuple[str, ...]
 
 
 def _pruned(
     source: Model,
     scan: LayerScan,
     config: PruneConfig,
+    prune: Prune,
     meter: Meter | None,
     progress: Progress | None,
 ) -> _Done:
-    once = prune_once(source, scan, config, progress=progress)
+    once = prune(source, scan, config, progress=progress)
     metric = meter(once.model) if meter is not None else None
-    return _Done(once.model, once.plans, once.dropouts, None, metric, None)
+    return _Done(
+        once.model, once.plans, once.dropouts, None, metric, None, once.repair, once.warnings
+    )
 
 
 def _retrained(
@@ -164,6 +203,8 @@ def _retrained(
     config: PruneConfig,
     finetune: FineTune | None,
     train: Given,
+    prune: Prune,
+    calibration: str,
     meter: Meter | None,
     progress: Progress | None,
     training_progress: TrainingProgress | None,
@@ -179,11 +220,22 @@ def _retrained(
         config,
         settings,
         data,
+        prune=prune,
+        calibration=calibration,
         meter=meter,
         progress=progress,
         training_progress=training_progress,
     )
-    return _Done(done.model, done.plans, done.dropouts, done.pruned, done.trained, done.training)
+    return _Done(
+        done.model,
+        done.plans,
+        done.dropouts,
+        done.pruned,
+        done.trained,
+        done.training,
+        done.repair,
+        done.warnings,
+    )
 
 
 def _nothing_prunable(scan: LayerScan) -> ModelError:

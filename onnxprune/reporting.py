@@ -76,6 +76,7 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         seconds=pruned.seconds + writing.seconds,
         accuracy=pruned.accuracy,
         training=pruned.training,
+        repair=pruned.repair,
         checks=writing.checks,
         warnings=_warnings(pruned),
         notes=writing.stored.notes,
@@ -113,9 +114,10 @@ def _warnings(pruned: Pruned) -> tuple[str, ...]:
         plan.layer.name for plan in pruned.plans if plan.kept == 0 and plan.statistics.alive > 0
     ]
     if not emptied:
-        return ()
+        return pruned.warnings
     names = ", ".join(emptied[:3]) + (f" and {len(emptied) - 3} more" if emptied[3:] else "")
-    return (f"every weight of {names} is gone; give it a lower quality with --layer",)
+    gone = f"every weight of {names} is gone; give it a lower quality with --layer"
+    return (*pruned.warnings, gone)
 
 
 def inspection(

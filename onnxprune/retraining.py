@@ -15,11 +15,13 @@ from .finetune import FineTune
 from .graph.dropout import DropoutSite, rewrite_dropouts
 from .graph.layer import LayerScan
 from .metrics import TOP_1
-from .model.model import Model
+from .model.model import Model, changed_tensors
 from .model.tensors import TensorAddress
-from .pruning.once import PrunedOnce, prune_once, statistics_of
+from .pruning.once import Prune, PrunedOnce, prune_once, statistics_of
 from .pruning.plan import LayerPlan, Progress
 from .pruning.statistics import LayerStatistics
+from .repair.writing import added_biases, with_bias_inputs
+from .report.repair import Repair
 from .report.training import EpochRow, RoundRow, Training
 from .training.checkpoint import (
     Checkpoint,
@@ -55,6 +57,8 @@ class Retrained:
         dropouts: Every Dropout with its new ratio.
         pruned: Metric of the last round's pruned model, before retraining.
         trained: Metric of the model; None like `pruned` without validation data.
+        repair: What calibration samples did in the last round; None without.
+        warnings: What a user should know of it.
     """
 
     model: Model
@@ -63,6 +67,8 @@ class Retrained:
     pruned: float | None
     trained: float | None
     training: Training
+    repair: Repair | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def retrain(
@@ -72,6 +78,8 @@ def retrain(
     settings: FineTune,
     data: BatchSource,
     *,
+    prune: Prune = prune_once,
+    calibration: str = "",
     meter: Meter | None = None,
     progress: Progress | None = None,
     training_progress: TrainingProgress | None = None,
@@ -84,6 +92,8 @@ def retrain(
         config: What to prune, and how hard in the last round.
         settings: How to retrain.
         data: Training data.
+        prune: Prunes the model in every round, and perhaps repairs it.
+        calibration: What repairs it and how, for a checkpoint; empty where nothing does.
         meter: Measures models on validation data.
         progress: Told about pruning.
         training_progress: Told about training.
@@ -95,7 +105,9 @@ def retrain(
         Interrupted: Ctrl-C was pressed.
     """
     started = time.perf_counter()
-    rounds = _Rounds(source, scan, config, settings, data, meter, progress, training_progress)
+    rounds = _Rounds(
+        source, scan, config, settings, data, prune, calibration, meter, progress, training_progress
+    )
     while rounds.number < settings.rounds:
         rounds.run()
     assert rounds.pruned is not None and rounds.setup is not None  # there is a first round
@@ -118,6 +130,8 @@ def retrain(
             seconds=time.perf_counter() - started,
             resumed=rounds.resumed,
         ),
+        rounds.pruned.repair,
+        rounds.pruned.warnings,
     )
 
 
@@ -150,11 +164,14 @@ class _Rounds:
         config: PruneConfig,
         settings: FineTune,
         data: BatchSource,
+        prune: Prune,
+        calibration: str,
         meter: Meter | None,
         progress: Progress | None,
         training_progress: TrainingProgress | None,
     ) -> None:
-        self._scan, self._config, self._settings = scan, config, settings
+        self._source, self._scan, self._config, self._settings = source, scan, config, settings
+        self._prune = prune
         self._meter, self._progress, self._told = meter, progress, training_progress
         classification = meter is not None and meter.metric == TOP_1
         self.teaching = Teaching(source, data, settings, classification)
@@ -174,7 +191,7 @@ class _Rounds:
             if not settings.resume:
                 refuse_old(settings.checkpoint)
             val = meter.description if meter is not None else ""
-            self._of = fingerprint(source, config, settings, data, val)
+            self._of = fingerprint(source, config, settings, data, val, calibration)
         if settings.resume and settings.checkpoint is not None:
             self._checkpoint = load_checkpoint(settings.checkpoint, source, self._of)
             self._go_on(self._checkpoint)
@@ -186,13 +203,15 @@ class _Rounds:
         self.history = list(checkpoint.history)
         self.totals = checkpoint.totals
         self.changed = dict.fromkeys(checkpoint.start)
+        for output, values in checkpoint.biases.items():
+            self.weights = with_bias_inputs(self.weights, {output: values})
         self.weights = self.weights.with_payloads(start_payloads(checkpoint.start))
 
     def run(self) -> None:
         """Prune and retrain once more."""
         number = self.number + 1
         share = self._settings.quality_share(number)
-        pruned = prune_once(
+        pruned = self._prune(
             self.weights,
             self._scan,
             self._config,
@@ -212,10 +231,8 @@ class _Rounds:
             result = run_round(setup.engine, self._surroundings(number, pruned, setup), at)
         finally:
             setup.engine.close()
+        self.changed.update(dict.fromkeys(changed_tensors(self.weights, pruned.weights)))
         self.weights = write_back(pruned.weights, result.parameters, setup.forward.addresses)
-        self.changed.update(
-            dict.fromkeys(plan.layer.address for plan in pruned.plans if plan.changes)
-        )
         self.changed.update(
             dict.fromkeys(setup.forward.addresses[name] for name in result.parameters)
         )
@@ -248,12 +265,21 @@ class _Rounds:
         start = {
             address: self.weights.payload(self.weights.tensors[address]).array()
             for address in self.changed
+            if address in self._source.tensors
         }
+        biases = added_biases(self._source, self.weights)
 
         def save(at: Position) -> None:
             engine = setup.engine.state()
             state = Checkpoint(
-                number, tuple(self.rows), tuple(self.history), self.totals, at, engine, start
+                number,
+                tuple(self.rows),
+                tuple(self.history),
+                self.totals,
+                at,
+                engine,
+                start,
+                biases,
             )
             save_checkpoint(folder, state, self._of)
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import onnxprune
+from onnxprune.calibration import Calibration
 from onnxprune.cli import build_app, main
 from onnxprune.config import PruneConfig
 from onnxprune.errors import Interrupted, ModelError, UsageError
@@ -108,6 +109,8 @@ def test_defaults(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         "overwrite": False,
         "dry_run": False,
         "val": None,
+        "calibrate": None,
+        "calibration": None,
         "train": None,
         "finetune": None,
         "progress": None,
@@ -208,6 +211,14 @@ def test_a_log_gets_a_line_an_epoch_and_quiet_none(
     ]
     assert main(["m.onnx", "--train", "t.npz", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_calibration(api: FakeApi) -> None:
+    assert main(["m.onnx", "--calibrate", "x.npz"]) == 0
+    assert api.keywords["calibrate"] == "x.npz"
+    assert api.keywords["calibration"] == Calibration()
+    assert main(["m.onnx", "--calibrate", "f:g", "--repair", "match", "--samples", "64"]) == 0
+    assert api.keywords["calibration"] == Calibration("match", 64)
 
 
 def test_sparsity(api: FakeApi) -> None:
@@ -368,6 +379,8 @@ def test_help_names_every_flag_and_shows_examples(capsys: pytest.CaptureFixture[
     for flag in ("-o", "--format", "--dry-run", "--json", "--quiet", "--overwrite", "--no-check"):
         assert flag in shown
     for flag in ("--allow-nonfinite", "--val", "--version", "--install-completion", "inspect"):
+        assert flag in shown
+    for flag in ("--calibrate", "--repair", "--samples", "How to repair"):
         assert flag in shown
     for name in EVERY_TRAINING_FLAG:
         assert f"--{name.replace('_', '-')} " in shown

@@ -19,7 +19,15 @@ from .dtypes import PACKED_BITS, logical_dtype, storage_bytes, storage_dtype, ty
 from .payload import ArrayPayload, Payload
 from .tensors import TensorAddress, walk_tensors
 
-__all__ = ["PAYLOAD_PREFIX", "Model", "Origin", "element_count", "payload_key", "set_payload_key"]
+__all__ = [
+    "PAYLOAD_PREFIX",
+    "Model",
+    "Origin",
+    "changed_tensors",
+    "element_count",
+    "payload_key",
+    "set_payload_key",
+]
 
 #: External-data location of a tensor whose bytes are in `Model.payloads`.
 PAYLOAD_PREFIX = "onnxprune-payload:"
@@ -85,6 +93,25 @@ class Model:
             set_payload_key(tensor, key)
             payloads[key] = payload
         return replace(copied, payloads=payloads)
+
+
+def changed_tensors(before: Model, after: Model) -> tuple[TensorAddress, ...]:
+    """Tensors of both models that were given other bytes on the way from one to the other.
+
+    Payloads are told apart by identity: nothing is read.
+    """
+
+    def same(old: TensorProto, new: TensorProto) -> bool:
+        was, now = payload_key(old), payload_key(new)
+        if was is None or now is None:
+            return was == now and old == new
+        return before.payloads[was] is after.payloads[now]
+
+    return tuple(
+        address
+        for address, tensor in after.tensors.items()
+        if address in before.tensors and not same(before.tensors[address], tensor)
+    )
 
 
 def element_count(tensor: TensorProto) -> int:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from ..config import PruneConfig
 from ..graph.dropout import DropoutSite, find_dropouts, rewrite_dropouts, rewritten_ratio
 from ..graph.layer import LayerScan
 from ..model.model import Model
 from ..model.tensors import TensorAddress
+from ..report.repair import Repair
+from .mask import kept_counts
 from .plan import LayerPlan, Progress, apply_plan, make_plan
 from .statistics import LayerStatistics
+from .weights import weights_of
 
-__all__ = ["PrunedOnce", "prune_once", "statistics_of"]
+__all__ = ["Prune", "PrunedOnce", "finished", "planned", "prune_once", "recounted", "statistics_of"]
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,38 @@ class PrunedOnce:
         dropouts: Every Dropout with its new ratio.
         weights: The model with its weights pruned and its dropout ratios as they were.
         model: The same with the new ratios.
+        repair: What calibration samples did; None without.
+        warnings: What a user should know of it.
     """
 
     plans: tuple[LayerPlan, ...]
     dropouts: tuple[tuple[DropoutSite, float], ...]
     weights: Model
     model: Model
+    repair: Repair | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def sparsity(self) -> float:
         """Share of zeros in the layers, 0 to 1."""
         count = sum(plan.weights.size for plan in self.plans)
         return 1 - sum(plan.kept for plan in self.plans) / count if count else 0.0
+
+
+class Prune(Protocol):
+    """`prune_once`, or what stands in for it: prunes a model, and perhaps repairs it."""
+
+    def __call__(
+        self,
+        model: Model,
+        scan: LayerScan,
+        config: PruneConfig,
+        *,
+        share: float = 1.0,
+        before: Mapping[TensorAddress, LayerStatistics] | None = None,
+        progress: Progress | None = None,
+    ) -> PrunedOnce:
+        """Prune every layer that the configuration asks for; see `prune_once`."""
 
 
 def prune_once(
@@ -64,7 +88,21 @@ def prune_once(
         ModelError: NaN or infinity in a layer that would be pruned.
         UsageError: A glob matches no layer.
     """
-    plans = make_plan(
+    plans = planned(model, scan, config, share=share, before=before, progress=progress)
+    return finished(model, scan, plans, apply_plan(model, plans), before)
+
+
+def planned(
+    model: Model,
+    scan: LayerScan,
+    config: PruneConfig,
+    *,
+    share: float = 1.0,
+    before: Mapping[TensorAddress, LayerStatistics] | None = None,
+    progress: Progress | None = None,
+) -> tuple[LayerPlan, ...]:
+    """What `prune_once` would do to each layer; arguments and errors are the same."""
+    return make_plan(
         model,
         scan,
         quality=None if config.quality is None else config.quality * share,
@@ -76,10 +114,40 @@ def prune_once(
         reference=before,
         progress=progress,
     )
+
+
+def finished(
+    model: Model,
+    scan: LayerScan,
+    plans: tuple[LayerPlan, ...],
+    pruned: Model,
+    before: Mapping[TensorAddress, LayerStatistics] | None = None,
+    *,
+    repair: Repair | None = None,
+    warnings: tuple[str, ...] = (),
+) -> PrunedOnce:
+    """A pruned model with the dropout ratios that follow from its connections.
+
+    Args:
+        model: The model before, with the ratios that it was trained with.
+        scan: Its layers.
+        plans: What happened to each layer.
+        pruned: The model with its weights pruned.
+        before: Statistics of each layer when it was trained; see `prune_once`.
+        repair: What calibration samples did.
+        warnings: What a user should know of it.
+    """
     dropouts = _new_ratios(find_dropouts(model, scan.layers), plans, before or statistics_of(plans))
-    pruned = apply_plan(model, plans)
     changed = {site: after for site, after in dropouts if after != site.ratio}
-    return PrunedOnce(plans, dropouts, pruned, rewrite_dropouts(pruned, changed))
+    new = rewrite_dropouts(pruned, changed)
+    return PrunedOnce(plans, dropouts, pruned, new, repair, warnings)
+
+
+def recounted(plans: Sequence[LayerPlan], model: Model) -> tuple[LayerPlan, ...]:
+    """Plans with the number of weights that a model's layers keep."""
+    weights = [weights_of(model, plan.layer) for plan in plans]
+    counts = kept_counts(weights, [[0.0]] * len(weights))
+    return tuple(replace(plan, kept=kept) for plan, (kept,) in zip(plans, counts, strict=True))
 
 
 def statistics_of(plans: Sequence[LayerPlan]) -> dict[TensorAddress, LayerStatistics]:

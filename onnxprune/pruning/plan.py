@@ -33,7 +33,7 @@ class LayerPlan:
         statistics: Their statistics.
         quality: The quality that set the threshold; None where a target share did, or where the
             layer stays as it is.
-        threshold: Weights of smaller magnitude go; 0.0 for none.
+        threshold: Weights of smaller magnitude go; 0.0 for none. None where no threshold decides.
         kept: Weights that are not zero afterwards.
         reason: Why the layer stays as it is; None where the threshold applies.
     """
@@ -42,7 +42,7 @@ class LayerPlan:
     weights: Weights
     statistics: LayerStatistics
     quality: float | None
-    threshold: float
+    threshold: float | None
     kept: int
     reason: str | None = None
 
@@ -114,7 +114,7 @@ def apply_plan(model: Model, plans: Sequence[LayerPlan]) -> Model:
         {
             plan.layer.address: PrunedPayload(plan.weights, plan.threshold)
             for plan in plans
-            if plan.changes
+            if plan.changes and plan.threshold is not None
         }
     )
 
@@ -180,10 +180,10 @@ def _aimed(
 
 def _counted(plans: Sequence[LayerPlan], progress: Progress) -> tuple[LayerPlan, ...]:
     """Plans with the number of weights that their thresholds leave."""
-    size = sum(plan.weights.payload.nbytes for plan in plans if plan.threshold > 0)
+    size = sum(plan.weights.payload.nbytes for plan in plans if plan.threshold)
     counts = kept_counts(
         [plan.weights for plan in plans],
-        [[plan.threshold] if plan.threshold > 0 else [] for plan in plans],
+        [[plan.threshold] if plan.threshold else [] for plan in plans],
         advance=_counter(progress, "counts", size),
     )
     return tuple(

@@ -12,7 +12,7 @@ from ..graph.index import Node, Read, Value
 from ..model.tensors import TensorAddress
 from .seen import OUTSIDE, stored_positions
 
-__all__ = ["Bias", "find_bias"]
+__all__ = ["BIAS_INPUT", "Bias", "find_bias"]
 
 #: Position of the optional bias input.
 BIAS_INPUT = 2

@@ -20,6 +20,7 @@ from .gains import BATCHES, OutputProbe, layer_gains, with_gains
 from .jobs import Job
 from .refit import RIDGE
 from .repair import SAMPLES, Repaired, Repairer
+from .samples import Samples
 from .scores import input_uses, without_least
 
 __all__ = ["Criterion", "Cut", "in_steps", "prune_in_steps", "schedule"]
@@ -80,13 +81,15 @@ def in_steps(
         pruned = cut(model if result is None else result.model, share)
         result = repairer.repair(pruned, ridge=ridge, progress=advance)
     assert result is not None  # there is a step
-    return result
+    choice = getattr(cut, "choice", "")
+    how = f"in {len(shares)} steps" if len(shares) > 1 else "at once"
+    return replace(result, choice=f"{choice}, {how}" if choice else how)
 
 
 def prune_in_steps(
     source: Model,
     plans: Sequence[LayerPlan],
-    data: BatchSource,
+    data: BatchSource | Samples,
     sparsity: float,
     *,
     steps: int | None = None,
@@ -97,13 +100,13 @@ def prune_in_steps(
 ) -> Repaired:
     """Prune a model to a share of zeros and refit it, step by step.
 
-    Layers whose plan has a quality of its own are pruned by it at once; those with a reason to stay
-    as they are do. All other layers reach the share together.
+    Layers whose plan has a quality of its own, and quantised ones, are pruned by their plan at
+    once; those with a reason to stay as they are do. All other layers reach the share together.
 
     Args:
         source: The unpruned model.
         plans: Its layers.
-        data: Inputs; labels are not used.
+        data: Inputs, or samples that were taken already; labels are not used.
         sparsity: Share of zeros over the layers that have no quality of their own, 0 to 1.
         steps: Number of steps; None: see `schedule`, or all at once where that brings the outputs
             nearer to those of the unpruned model.
@@ -130,7 +133,8 @@ def prune_in_steps(
         for plan in plans
         if plan.reason is None and plan.quality is None and _is_float(source, plan.layer)
     ]
-    start = apply_plan(source, [plan for plan in plans if plan.quality is not None])
+    own = {layer.address for layer in pool}
+    start = apply_plan(source, [plan for plan in plans if plan.layer.address not in own])
     cuts = _cuts(repairer, pool, criterion)
     shares = schedule(sparsity, steps)
     if len(cuts) == 1 and (steps is not None or len(shares) == 1):
@@ -201,6 +205,7 @@ class _MagnitudeCut:
     """The least weights go."""
 
     layers: Sequence[Layer]
+    choice = "least magnitude over all layers"
 
     def __call__(self, model: Model, share: float) -> Model:
         return without_least(model, self.layers, share)
@@ -214,6 +219,12 @@ class _ActivationCut:
     layers: Sequence[Layer]
     jobs: Sequence[Job]
     gains: Mapping[TensorAddress, float] | None = None
+
+    @property
+    def choice(self) -> str:
+        """What the report says of it."""
+        compared = "root mean square" if self.gains is None else "effect on the outputs"
+        return f"least magnitude x deviation of its input, layers compared by their {compared}"
 
     def __call__(self, model: Model, share: float) -> Model:
         uses, scales = self.uses(model)

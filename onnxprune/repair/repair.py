@@ -11,8 +11,10 @@ from ..data.source import BatchSource
 from ..data.specs import input_specs
 from ..errors import UsageError
 from ..model.model import Model
+from ..model.tensors import TensorAddress
 from ..pruning.plan import LayerPlan, Progress
 from ..training.batching.axis import already_free
+from .biases import BIAS_INPUT
 from .bn import normalizations, renormalized
 from .frontier import advanced
 from .gram import Fit
@@ -61,12 +63,14 @@ class Repaired:
         rows: What happened to each layer, in the order of the plans.
         samples: Number of samples that were used.
         warnings: What a user should know.
+        choice: How the weights that went were chosen, where the repair had a say in it.
     """
 
     model: Model
     rows: tuple[LayerRepair, ...]
     samples: int
     warnings: tuple[str, ...]
+    choice: str = ""
 
 
 def repair(
@@ -109,7 +113,7 @@ class Repairer:
     Args:
         source: The unpruned model.
         plans: The layers; those with a reason to stay as they are do.
-        data: Inputs; labels are not used.
+        data: Inputs; labels are not used. Or samples that were taken already.
         samples: Most samples that are taken.
 
     Raises:
@@ -120,7 +124,7 @@ class Repairer:
         self,
         source: Model,
         plans: Sequence[LayerPlan],
-        data: BatchSource,
+        data: BatchSource | Samples,
         *,
         samples: int = SAMPLES,
     ) -> None:
@@ -128,7 +132,9 @@ class Repairer:
             raise UsageError(f"a repair needs at least 1 sample, not {samples}")
         self.plans = tuple(plans)
         self.source = working_form(source)
-        self.samples: Samples = take_samples(data, input_specs(self.source.proto), samples)
+        if not isinstance(data, Samples):
+            data = take_samples(data, input_specs(self.source.proto), samples)
+        self.samples: Samples = data
         layers = [plan.layer for plan in plans if plan.reason is None]
         self.jobs: Jobs = find_jobs(self.source, layers)
         self.targets = Targets(self.source, self.jobs.jobs, self.samples, self.jobs.stackable)
@@ -167,11 +173,7 @@ class Repairer:
             done += len(jobs)
             progress("repair (layers)", done, total)
         touched = [job.layer.address for job in self.jobs.jobs]
-        touched += [
-            job.sites[0].bias.address
-            for job in self.jobs.jobs
-            if job.sites[0].bias is not None and job.sites[0].bias.address is not None
-        ]
+        touched += [place for job in self.jobs.jobs for place in _bias_places(job, worked)]
         model = carried_back(pruned, worked, touched)
         rows = tuple(self._row(plan, method, fits.get(plan.layer.name)) for plan in self.plans)
         return self.result(model, rows)
@@ -193,6 +195,15 @@ class Repairer:
         if fit is not None:
             return LayerRepair(name, method, None, fit.before, fit.after)
         return LayerRepair(name, None, plan.reason or self.jobs.reasons.get(name))
+
+
+def _bias_places(job: Job, model: Model) -> Iterator[TensorAddress]:
+    """Where the bias of a layer is stored, one that an earlier repair has added included."""
+    bias, node = job.sites[0].bias, model.proto.graph.node[job.sites[0].node.index]
+    if bias is not None and bias.address is not None:
+        yield bias.address
+    elif bias is not None and len(node.input) > BIAS_INPUT:
+        yield TensorAddress((), node.input[BIAS_INPUT])
 
 
 Stepped = tuple[Model, dict[str, Fit]]

@@ -55,10 +55,12 @@ def carried_back(model: Model, worked: Model, addresses: Iterable[TensorAddress]
     Args:
         model: The model that the working form was made of.
         worked: The working form, repaired.
-        addresses: Tensors that a repair may have changed.
+        addresses: Tensors that a repair may have changed; those that it added come along anyway.
     """
     changed: dict[TensorAddress, np.ndarray] = {}
     for address in addresses:
+        if address not in model.tensors:
+            continue
         new = worked.array(worked.tensors[address]).reshape(-1)
         old = model.array(model.tensors[address]).reshape(-1)
         if new.tobytes() != old.tobytes():

@@ -14,7 +14,7 @@ from ..model.tensors import TensorAddress
 from .seen import OUTSIDE
 from .sites import Site
 
-__all__ = ["Edits", "numbers", "rewritten", "rounded", "with_bias_inputs"]
+__all__ = ["Edits", "added_biases", "numbers", "rewritten", "rounded", "with_bias_inputs"]
 
 
 class Edits:
@@ -138,6 +138,26 @@ def with_bias_inputs(model: Model, biases: Mapping[str, np.ndarray]) -> Model:
         del node.input[2:]
         node.input.append(name)
     return copied
+
+
+def added_biases(before: Model, after: Model) -> dict[str, np.ndarray]:
+    """Biases that `with_bias_inputs` has added on the way from one model to another.
+
+    Returns:
+        Numbers by the name of the node's output, in the order in which they were added: adding
+        them one by one again gives them the same names.
+    """
+    names = {tensor.name for tensor in before.proto.graph.initializer}
+    outputs = {
+        node.input[2]: node.output[0]
+        for node in after.proto.graph.node
+        if len(node.input) == 3 and node.output
+    }
+    return {
+        outputs[tensor.name]: after.array(tensor)
+        for tensor in after.proto.graph.initializer
+        if tensor.name not in names and tensor.name in outputs
+    }
 
 
 def _fresh(stem: str, taken: set[str]) -> str:

@@ -50,6 +50,8 @@ def print_report(report: Report, console: Console) -> None:
     glyphs = _glyphs(console)
     _print_title(report.version, summary.title(report, glyphs), console)
     _print_grid(tables.layer_grid(report, glyphs), "layer", console, glyphs)
+    if report.repair and (repaired := tables.repair_grid(report.repair)).rows:
+        _print_grid(repaired, "layer", console, glyphs)
     if report.training and len(report.training.rounds) > 1:
         _print_grid(tables.rounds_grid(report.training), "round", console, glyphs)
     _print_facts(summary.facts(report, glyphs), console, glyphs)

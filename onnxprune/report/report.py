@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from .repair import Repair
 from .training import Better, Training
 
 __all__ = [
@@ -219,6 +220,7 @@ class Report:
     sizes: Sizes
     seconds: float
     accuracy: Accuracy | None = None
+    repair: Repair | None = None
     training: Training | None = None
     latency: Latency | None = None
     checks: tuple[CheckResult, ...] = ()

@@ -19,6 +19,7 @@ from .format import (
     seconds_text,
     size_change,
 )
+from .repair_facts import repair_facts
 from .report import (
     DropoutRow,
     InspectReport,
@@ -144,6 +145,10 @@ def _accuracy(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     yield Fact("accuracy", f"{safe(accuracy.metric)} {values}{remark} on {samples}")
 
 
+def _repair(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    return repair_facts(report.repair, glyphs) if report.repair else ()
+
+
 def _training(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     return training_facts(report.training, glyphs) if report.training else ()
 
@@ -205,6 +210,7 @@ _PARTS: tuple[Callable[[Report, Glyphs], Iterable[Fact]], ...] = (
     _parameters,
     _file,
     _accuracy,
+    _repair,
     _training,
     _latency,
     _dropouts,

@@ -22,6 +22,7 @@ from .format import (
     safe,
     shape_text,
 )
+from .repair import Repair, RepairRow
 from .report import (
     DropoutRow,
     InspectReport,
@@ -38,6 +39,7 @@ __all__ = [
     "dropout_grid",
     "inspect_grid",
     "layer_grid",
+    "repair_grid",
     "rounds_grid",
     "unprunable_grid",
 ]
@@ -192,6 +194,17 @@ def unprunable_grid(rows: Sequence[UnprunableRow]) -> Grid:
         _Column(Heading("why", prose=True), lambda row: safe(row.reason)),
     ]
     return _grid(columns, rows)
+
+
+def repair_grid(repair: Repair) -> Grid:
+    """Return the table of the layers that were repaired; how far their outputs are from before."""
+    columns: list[_Column[RepairRow]] = [
+        _Column(Heading("layer"), lambda row: safe(row.layer)),
+        _Column(Heading("repair", rank=2), lambda row: safe(row.method or "")),
+        _Column(Heading("error pruned", right=True, rank=1), lambda row: number(row.error_before)),
+        _Column(Heading("error repaired", right=True), lambda row: number(row.error_after)),
+    ]
+    return _grid(columns, [row for row in repair.rows if row.error_before is not None])
 
 
 def rounds_grid(training: Training) -> Grid:

@@ -22,6 +22,8 @@ def render(report: Report) -> str:
         [f"onnxprune {report.version}", summary.title(report, ASCII)],
         _grid_lines(tables.layer_grid(report, ASCII)),
     ]
+    if report.repair and (repaired := tables.repair_grid(report.repair)).rows:
+        parts.append(_grid_lines(repaired))
     if report.training and len(report.training.rounds) > 1:
         parts.append(_grid_lines(tables.rounds_grid(report.training)))
     parts.append(_fact_lines(summary.facts(report, ASCII)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from ..config import PruneConfig
 from ..data.arrays import ArraySource
@@ -61,6 +61,8 @@ class Checkpoint:
         engine: State of the engine.
         start: Tensors that differ from the source model at the start of the round, before it
             prunes.
+        biases: Biases that the source model lacks, by the output of their node, in the order in
+            which repairs have added them.
     """
 
     round: int
@@ -70,10 +72,16 @@ class Checkpoint:
     position: Position
     engine: Mapping[str, np.ndarray]
     start: Mapping[TensorAddress, np.ndarray]
+    biases: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def fingerprint(
-    model: Model, config: PruneConfig, settings: FineTune, data: BatchSource, val: str = ""
+    model: Model,
+    config: PruneConfig,
+    settings: FineTune,
+    data: BatchSource,
+    val: str = "",
+    calibration: str = "",
 ) -> Fingerprint:
     """What must be the same when a training goes on: the model, the settings, the data.
 
@@ -83,6 +91,7 @@ def fingerprint(
         settings: How to retrain.
         data: The training data; of arrays the contents count too.
         val: Description of the validation data, empty where there is none.
+        calibration: What calibrates and how, empty where nothing does.
     """
     plain = {
         entry.name: _plain(getattr(holder, entry.name))
@@ -95,6 +104,7 @@ def fingerprint(
         "train": data.description,
         _SAMPLES: _samples(data),
         "val": val,
+        "calibration": calibration,
         **plain,
     }
 
@@ -145,6 +155,8 @@ def save_checkpoint(folder: Path, state: Checkpoint, of: Fingerprint) -> None:
     for index, place in enumerate(places):
         # Bytes: safetensors lacks some element types.
         arrays[f"start/{index}"] = np.ascontiguousarray(state.start[place]).view(np.uint8)
+    for index, values in enumerate(state.biases.values()):
+        arrays[f"bias/{index}"] = np.ascontiguousarray(values).view(np.uint8)
     facts = {
         "fingerprint": dict(of),
         "round": state.round,
@@ -153,6 +165,10 @@ def save_checkpoint(folder: Path, state: Checkpoint, of: Fingerprint) -> None:
         "totals": asdict(state.totals),
         "position": state.position.facts(),
         "start": [[*place.scope, place.name] for place in places],
+        "biases": [
+            [output, helper.np_dtype_to_tensor_dtype(values.dtype)]
+            for output, values in state.biases.items()
+        ],
     }
     write_tensors(folder / FILE, arrays, facts)
 
@@ -213,12 +229,16 @@ def _restored(
         address = TensorAddress(tuple(scope), name)
         dtype = source.payload(source.tensors[address]).dtype
         start[address] = arrays[f"start/{index}"].view(dtype)
+    biases = {
+        output: arrays[f"bias/{index}"].view(helper.tensor_dtype_to_np_dtype(kind))
+        for index, (output, kind) in enumerate(facts["biases"])
+    }
     position = Position.of(facts["position"], _group(arrays, "best/"))
     rows = tuple(RoundRow(**row) for row in facts["rounds"])
     history = tuple(EpochRow(**row) for row in facts["history"])
     totals = Totals(**facts["totals"])
     engine = _group(arrays, "engine/")
-    return Checkpoint(facts["round"], rows, history, totals, position, engine, start)
+    return Checkpoint(facts["round"], rows, history, totals, position, engine, start, biases)
 
 
 def _group(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from onnxprune.repair.gradual import prune_in_steps, schedule
 from onnxprune.repair.repair import Repairer, repair
 from onnxprune.repair.scores import input_uses, without_least
 from tests.builders import mlp
-from tests.repair.cases import data, opened, pruned, run, tensor
+from tests.repair.cases import CASES, data, opened, pruned, run, tensor
 from tests.repair.test_repair import INPUTS, branching, error, samples
 
 
@@ -43,6 +43,28 @@ def test_steps_reach_the_share_and_beat_pruning_at_once(criterion: str) -> None:
     np.testing.assert_allclose(share, 0.8, atol=1e-3)
     once = repair(dense, cut, plans, data(dense, x)).model
     assert error(dense, result.model, fresh) < error(dense, once, fresh)
+
+
+def test_a_bias_that_one_step_adds_is_refitted_in_the_next() -> None:
+    case = next(case for case in CASES if case.name == "conv without bias")
+    dense, x = opened(case.proto()), case.samples()
+    result = prune_in_steps(dense, plans_of(dense), data(dense, x), 0.8, steps=4, samples=99)
+    wanted, found = run(dense, x)[0], run(result.model, x)[0]
+    spread = ((wanted - wanted.mean((0, 2, 3), keepdims=True)) ** 2).sum()
+    apart = ((found - wanted) ** 2).sum() / spread
+    np.testing.assert_allclose(apart, result.rows[0].after, rtol=1e-3)
+
+
+def test_choices_are_told() -> None:
+    dense = opened(mlp((INPUTS, 32, 10)))
+    plans, source = plans_of(dense), data(dense, samples())
+    by = {
+        name: prune_in_steps(dense, plans, source, 0.8, steps=steps, criterion=name).choice
+        for name, steps in (("magnitude", 1), ("activation", 3))
+    }
+    assert by["magnitude"] == "least magnitude over all layers, at once"
+    assert by["activation"].startswith("least magnitude x deviation of its input, layers compared")
+    assert by["activation"].endswith(", in 3 steps")
 
 
 def plans_of(model: object) -> tuple:

@@ -21,7 +21,17 @@ from onnxprune.report.report import InspectReport, Report
 REPORT_KEYS = [
     *("schema", "kind", "version", "model", "output", "dry_run", "quality", "sparsity"),
     *("scope", "format", "readers", "layers", "unprunable", "dropouts", "parameters"),
-    *("sizes", "seconds", "accuracy", "training", "latency", "checks", "warnings", "notes"),
+    *(
+        "sizes",
+        "seconds",
+        "accuracy",
+        "repair",
+        "training",
+        "latency",
+        "checks",
+        "warnings",
+        "notes",
+    ),
     *("weights", "alive_before", "kept", "parameter_ratio", "parameters_kept", "total_ratio"),
     *("bytes_before", "bytes_after"),
 ]
@@ -51,6 +61,7 @@ def test_facts_survive(report: Report) -> None:
     assert data["dropouts"][0]["after"] == 0.1581
     assert data["latency"] is None
     assert data["training"] is None
+    assert data["repair"] is None
 
 
 def test_inspection(inspection: InspectReport) -> None:
