@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..config import Scope
 from .analysis import Coupling
-from .config import Scope
 from .groups import Group
 from .importance import Scores
 from .lanes import Lane, Layout, lay_out
@@ -107,7 +107,7 @@ class Chooser:
         for family in self.layout.families:  # once more, now that all parts of a Concat are known
             if len(family) == 1:
                 counts[family[0]] = self._rounded(family[0], wanted[family[0]], counts, decided)
-        return self._chosen(counts)
+        return self.with_counts(counts)
 
     def _wanted(self, group: int, share: float, counts: Sequence[int], decided: set[int]) -> int:
         """Atoms that a group should keep, given what outer groups of its family lose already."""
@@ -149,7 +149,8 @@ class Chooser:
                 total += count * math.prod(trial[g] / sizes[g] for g in known)
         return round(total)
 
-    def _chosen(self, counts: Sequence[int]) -> Choice:
+    def with_counts(self, counts: Sequence[int]) -> Choice:
+        """The choice that keeps these numbers of atoms: the most important of each group."""
         gone: list[int] = []
         for group, order, count in zip(self.groups, self._orders, counts, strict=True):
             gone += group.atoms[order[: group.size - count]].tolist()

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from onnx import ModelProto
+
 from ..data.source import BatchSource
-from ..errors import ModelError, OutputError
+from ..errors import ModelError, OutputError, UsageError
 from ..model.model import Model
 from ..model.save import to_proto
 from ..model.sources import read
-from .analysis import analyse
+from ..repair.repair import SAMPLES
+from ..repair.samples import Samples
+from .analysis import Coupling, analyse
 from .choice import Choice, Chooser
 from .config import ChannelConfig
-from .groups import Group, find_groups
+from .groups import Group, find_barriers, find_groups
 from .importance import magnitudes
+from .latency import Race, Speed
 from .macs import Work, WorkCounter, count_parameters
+from .reconstruct import Reconstructor
 from .removal import remove_coupled
+from .targets import Found, meet_macs, meet_speedup
 
 __all__ = ["GroupRow", "Reduced", "reduce_channels"]
 
@@ -51,6 +59,7 @@ class Reduced:
         macs: Multiplications, each with its addition, before and after: of one sample, open axes at
             their least size; see `macs.Work`.
         warnings: What a user should know.
+        speed: Seconds of a run before and after; None unless a speedup was asked for.
     """
 
     model: Model
@@ -58,14 +67,15 @@ class Reduced:
     parameters: tuple[int, int]
     macs: tuple[int, int]
     warnings: tuple[str, ...]
+    speed: Speed | None = None
 
 
 def reduce_channels(
     model: Model,
     config: ChannelConfig,
-    data: BatchSource | None = None,
+    data: BatchSource | Samples | None = None,
     *,
-    samples: int = 512,
+    samples: int = SAMPLES,
     progress: Progress | None = None,
 ) -> Reduced:
     """Remove channels, neurons, heads and dimensions of heads from a model's graph.
@@ -80,7 +90,8 @@ def reduce_channels(
 
     Raises:
         ModelError: The model is over 2 GB.
-        UsageError: The importance needs calibration data that is not there.
+        UsageError: The importance needs calibration data that is not there, or a target cannot be
+            reached.
         DataError: The data does not fit the model.
         CannotRun: onnxruntime does not run the model where that is needed.
     """
@@ -88,27 +99,92 @@ def reduce_channels(
         proto = to_proto(model)
     except OutputError as error:
         raise ModelError(f"channels cannot be removed: {error}") from error
-    coupling = analyse(proto)
-    groups, counter = find_groups(coupling), WorkCounter(coupling)
-    chooser = Chooser(
-        coupling, groups, magnitudes(coupling, groups), scope=config.scope, align=config.align
-    )
-    choice = chooser.without_holes(chooser.at_share(config.channels or 0.0))
-    smaller, result = proto, model
-    if choice.atoms:
-        smaller = remove_coupled(proto, coupling, choice.atoms)
-        result = replace(read(smaller), origin=model.origin)
-    before, after = counter.without(()), counter.without(choice.atoms)
-    return Reduced(
-        result,
-        _rows(groups, choice),
-        (count_parameters(proto), count_parameters(smaller)),
-        (before.macs, after.macs),
-        _warnings(before),
-    )
+    if config.importance == "activation" and data is None:
+        raise UsageError("importance by activation needs calibration data: give some, or take l2")
+    return _Reduction(proto, config, data, samples, progress).reduced(model)
 
 
-def _warnings(work: Work) -> tuple[str, ...]:
+class _Reduction:
+    """One call of `reduce_channels`."""
+
+    def __init__(
+        self,
+        proto: ModelProto,
+        config: ChannelConfig,
+        data: BatchSource | Samples | None,
+        samples: int,
+        progress: Progress | None,
+    ) -> None:
+        self._proto = proto
+        self._config = config
+        self._progress = progress
+        self._coupling = coupling = analyse(proto)
+        self._groups = find_groups(coupling)
+        self._counter = WorkCounter(coupling)
+        self._repair = Reconstructor(coupling, data, samples) if data is not None else None
+        scores = magnitudes(coupling, self._groups)
+        self._chooser = Chooser(
+            coupling, self._groups, scores, scope=config.scope, align=config.align
+        )
+
+    def reduced(self, model: Model) -> Reduced:
+        found = self._found()
+        choice = self._chooser.without_holes(found.choice)
+        before, after = self._counter.without(()), self._counter.without(choice.atoms)
+        warnings = [*_uncounted(before), *(self._repair.warnings if self._repair else ())]
+        smaller = self._proto
+        if choice.atoms:
+            smaller = self._without(choice, repaired=True)
+            model = replace(read(smaller), origin=model.origin)
+        else:
+            warnings.append(_nothing(self._coupling, self._groups))
+        return Reduced(
+            model,
+            _rows(self._groups, choice),
+            (count_parameters(self._proto), count_parameters(smaller)),
+            (before.macs, after.macs),
+            tuple(warnings),
+            found.speed,
+        )
+
+    def _found(self) -> Found:
+        config = self._config
+        if config.channels is not None:
+            return Found(self._chooser.at_share(config.channels))
+        if config.macs is not None:
+            return meet_macs(self._chooser, self._counter, config.macs)
+        assert config.speedup is not None  # the configuration has exactly one of them
+        feeds = self._repair.one_run() if self._repair else None
+        return meet_speedup(
+            self._chooser,
+            self._counter,
+            config.speedup,
+            Race(self._proto, config.threads, feeds),
+            self._without,
+            self._progress,
+        )
+
+    def _without(self, choice: Choice, repaired: bool = False) -> ModelProto:
+        coupling = self._coupling
+        if repaired and self._repair:
+            coupling = self._repair.refitted(choice.atoms, self._progress)
+        return remove_coupled(self._proto, coupling, choice.atoms)
+
+
+def _nothing(coupling: Coupling, groups: Sequence[Group]) -> str:
+    """Why no channel goes."""
+    if groups:
+        return "no channel goes: what is asked for is less than the least step of any axis"
+    reasons = Counter(
+        f"'{barrier.cause.node}' ({barrier.cause.operator}) {barrier.cause.reason}"
+        for barrier in find_barriers(coupling)
+        if barrier.role == "out"
+    )
+    shown = "; ".join(reason for reason, _ in reasons.most_common(3))
+    return "no channel can be removed" + (f": {shown}" if shown else "")
+
+
+def _uncounted(work: Work) -> tuple[str, ...]:
     if not work.unknown:
         return ()
     shown = ", ".join(f"'{name}'" for name in work.unknown[:3])
