@@ -16,6 +16,7 @@ from .config import Format, PruneConfig, Scope
 from .data.source import Given
 from .errors import OutputError, UsageError
 from .finetune import FineTune
+from .metrics.request import AUTOMATIC, Better, GivenMetric, MetricRequest, check_use
 from .model.carriers import store
 from .model.save import to_proto
 from .model.sources import read, to_graphsurgeon, to_ir, to_program
@@ -108,6 +109,8 @@ def prune(
     check: bool = True,
     allow_nonfinite: bool = False,
     val: Given | None = None,
+    metric: GivenMetric | None = None,
+    metric_better: Better | None = None,
     calibrate: Given | None = None,
     repair: RepairName | None = None,
     samples: int | None = None,
@@ -134,6 +137,10 @@ def prune(
             (arrays named after the model's inputs, and ``labels``), ``"module:function"``, a
             mapping or tuple of arrays, an iterable of batches such as a torch DataLoader, or a
             function that returns one. Without labels, agreement with the unpruned model counts.
+        metric: What is measured on them: ``top1``, ``top5`` and so on, ``mse``, ``cosine``,
+            ``agreement``, ``"module:function"`` or a function of outputs and labels (see
+            `onnxprune.metrics.function`); by default what suits labels and outputs.
+        metric_better: ``higher`` or ``lower``, for a function that does not say so itself.
         calibrate: Samples, in the same forms, by what layers compute on which the pruned model is
             repaired; with a sparsity they also decide which weights go. Labels are not used.
         repair: What makes up for the weights that went: ``refit`` (the default), ``match``, ``bn``
@@ -164,10 +171,13 @@ def prune(
     )
     calibration = _calibration(calibrate, repair=repair, samples=samples)
     _check_finetune(finetune, train)
+    request = MetricRequest(metric, metric_better)
+    check_use(request, val)
     pruned = prune_model(
         read(model),
         config,
         val=val,
+        metric=request,
         calibrate=calibrate,
         calibration=calibration,
         train=train,
@@ -218,6 +228,7 @@ def prune_file(
     overwrite: bool = False,
     dry_run: bool = False,
     val: Given | None = None,
+    metric: MetricRequest = AUTOMATIC,
     calibrate: Given | None = None,
     calibration: Calibration | None = None,
     train: Given | None = None,
@@ -235,6 +246,7 @@ def prune_file(
         overwrite: Replace an existing output.
         dry_run: Write nothing; the report says what would be written.
         val: Samples to measure accuracy on, as for `prune`.
+        metric: What is measured on them.
         calibrate: Samples to repair by, as for `prune`.
         calibration: How to repair.
         train: Samples to retrain on, as for `prune`.
@@ -254,6 +266,7 @@ def prune_file(
         model,
         config,
         val=val,
+        metric=metric,
         calibrate=calibrate,
         calibration=calibration,
         train=train,

@@ -20,6 +20,7 @@ from .calibration import Calibration
 from .config import Format, OutputConfig, PruneConfig, Scope, parse_layer_override
 from .finetune import FineTune
 from .flags import CHECKING, OTHER, OUTPUT, SELECTION, CalibrationFlags, TrainingFlags, flag
+from .metrics.request import Better, MetricRequest, check_use
 from .report.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, explain
 from .report.format import safe
 from .report.helppage import print_panel
@@ -100,6 +101,12 @@ def prune_command(
     json: Json = None,
     quiet: Annotated[bool, flag(OutputConfig, "quiet", "--quiet", OUTPUT)] = False,
     val: Annotated[str | None, flag(OutputConfig, "val", "--val", CHECKING, metavar="DATA")] = None,
+    metric: Annotated[
+        str | None, flag(MetricRequest, "given", "--metric", CHECKING, metavar="M")
+    ] = None,
+    metric_better: Annotated[
+        Better | None, flag(MetricRequest, "better", "--metric-better", CHECKING, metavar="WAY")
+    ] = None,
     check: Annotated[
         bool, flag(PruneConfig, "check", "--check", CHECKING, negative="--no-check")
     ] = True,
@@ -118,10 +125,12 @@ def prune_command(
         check=check,
         allow_nonfinite=allow_nonfinite,
     )
+    request = MetricRequest(metric, metric_better)
+    check_use(request, val)
     places = OutputConfig(
         output, overwrite, dry_run, json, quiet, val, repairing.calibrate, training.train
     )
-    return _prune(model, config, places, repairing.calibration(), training.finetune(val))
+    return _prune(model, config, places, request, repairing.calibration(), training.finetune(val))
 
 
 def inspect_command(
@@ -156,6 +165,7 @@ def _prune(
     model: Path,
     config: PruneConfig,
     places: OutputConfig,
+    metric: MetricRequest,
     calibration: Calibration | None,
     finetune: FineTune | None,
 ) -> int:
@@ -170,6 +180,7 @@ def _prune(
             overwrite=places.overwrite,
             dry_run=places.dry_run,
             val=places.val,
+            metric=metric,
             calibrate=places.calibrate,
             calibration=calibration,
             train=places.train,

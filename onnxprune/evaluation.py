@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from .data.labels import LABELS, check_labels
+from .data.labels import LABELS
 from .data.source import BatchSource, Given, open_source
-from .data.specs import InputSpec, session_specs
+from .data.specs import InputSpec, input_specs, session_specs
 from .errors import DataError
-from .metrics import Metric, agreement_metric, choose_metric, ends_in_sigmoid
+from .metrics.automatic import ends_in_sigmoid
+from .metrics.metric import Measured, Tally
+from .metrics.request import AUTOMATIC, MetricRequest
+from .metrics.resolve import check_request, resolve
 from .model.model import Model
 from .model.save import INLINE_LIMIT, serialised, write_pair
-from .runtime import open_session, run
+from .runner import Predict, Recalled, Runner, batch_size, predictor
+from .runtime import open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -26,25 +29,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Measured",
     "Meter",
-    "Predict",
     "agreement",
     "evaluate",
     "evaluate_session",
+    "model_session",
 ]
-
-BATCH = 64
-
-#: From a batch by input name to the first output [N, ...].
-Predict = Callable[[dict[str, np.ndarray]], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A metric, its value, and the number of samples it was measured on."""
-
-    metric: Metric
-    value: float
-    samples: int
 
 
 class Meter:
@@ -55,14 +44,27 @@ class Meter:
         reference: The unpruned model, with which models must agree where samples have no labels.
             Without it, samples must have labels.
         targets: Whether labels may be values where they are whole numbers; see `choose_metric`.
+        request: The metric.
+
+    Raises:
+        DataError: The metric is a function that cannot be imported.
+        UsageError: Nothing says which values of it are better.
     """
 
     def __init__(
-        self, given: Given, *, reference: Model | None = None, targets: bool = False
+        self,
+        given: Given,
+        *,
+        reference: Model | None = None,
+        targets: bool = False,
+        request: MetricRequest = AUTOMATIC,
     ) -> None:
+        check_request(request)
         self._given = given
         self._targets = targets
+        self._request = request
         self._reference = reference
+        self._recalled = Recalled()
         self._source: BatchSource | None = None
         self._sigmoid = reference is not None and ends_in_sigmoid(reference.proto)
         self._measured: Measured | None = None
@@ -92,35 +94,69 @@ class Meter:
         """What the samples are; empty before the first measurement."""
         return "" if self._source is None else self._source.description
 
+    @property
+    def classification(self) -> bool:
+        """Whether labels are classes and the first output holds their scores."""
+        labels = None if self._source is None else self._source.labels
+        if self._measured is None or labels is None or labels.dtype.kind != "i":
+            return False
+        scores = sum(size > 1 for size in self._measured.shape) == 1
+        return scores and all(size == 1 for size in labels.shape)
+
+    @property
+    def measured(self) -> Measured | None:
+        """The last measurement in full."""
+        return self._measured
+
     def __call__(self, model: Model) -> float:
         """The metric's value; raises DataError or CannotRun."""
         self._sigmoid = ends_in_sigmoid(model.proto)
-        with _session(model) as session:
-            return self.measure(session)
+        with model_session(model) as session:
+            return self.measure(session, input_specs(model.proto))
 
-    def measure(self, session: onnxruntime.InferenceSession) -> float:
-        """The metric's value for an open session of a model; raises DataError or CannotRun."""
+    def measure(
+        self, session: onnxruntime.InferenceSession, inputs: Sequence[InputSpec] | None = None
+    ) -> float:
+        """The metric's value for an open session of a model; raises DataError or CannotRun.
+
+        Args:
+            session: The session.
+            inputs: What the model wants, where that is known better than the session says it.
+        """
+        known = session_specs(session)
+        inputs = known if inputs is None else inputs
         if self._source is None:
             labelled = True if self._reference is None else None
-            self._source = open_source(self._given, session_specs(session), labelled=labelled)
-        if self._reference is None or self._source.labels is not None:
-            self._measured = self._evaluated(session, None)
+            self._source = open_source(self._given, inputs, labelled=labelled)
+        source = self._source
+        used = self._request.against_reference(labelled=source.labels is not None)
+        if self._reference is None or not used:
+            self._measured = self._evaluated(session, inputs, None)
+        elif self._recalled.complete(source, size := batch_size(inputs)):
+            self._measured = self._evaluated(session, inputs, self._recalled)
         else:
-            with _session(self._reference) as reference:
-                self._measured = self._evaluated(session, predictor(reference))
+            with model_session(self._reference) as reference:
+                wanted = input_specs(self._reference.proto)
+                self._recalled.open(reference, wanted, keep=source.samples is not None, size=size)
+                self._measured = self._evaluated(session, inputs, self._recalled)
+            self._recalled.close()
         return self._measured.value
 
     def _evaluated(
-        self, session: onnxruntime.InferenceSession, reference: Predict | None
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: Sequence[InputSpec],
+        reference: Recalled | None,
     ) -> Measured:
         assert self._source is not None
         return evaluate(
             predictor(session),
-            session_specs(session),
+            inputs,
             self._source,
             sigmoid=self._sigmoid,
             targets=self._targets,
             reference=reference,
+            request=self._request,
         )
 
 
@@ -139,14 +175,13 @@ def agreement(
     sigmoid: bool = False,
 ) -> float:
     """How near a session is to a reference on the same samples; see `agreement_metric`."""
+    other = Recalled()
+    other.open(reference, session_specs(reference))
     predict, inputs = predictor(session), session_specs(session)
-    other = predictor(reference)
-    return evaluate(predict, inputs, source, sigmoid=sigmoid, reference=other).value
-
-
-def predictor(session: onnxruntime.InferenceSession) -> Predict:
-    """A session as a function."""
-    return lambda feeds: np.asarray(run(session, feeds)[0])
+    request = MetricRequest("agreement")
+    return evaluate(
+        predict, inputs, source, sigmoid=sigmoid, reference=other, request=request
+    ).value
 
 
 def evaluate(
@@ -156,7 +191,8 @@ def evaluate(
     *,
     sigmoid: bool = False,
     targets: bool = False,
-    reference: Predict | None = None,
+    reference: Recalled | None = None,
+    request: MetricRequest = AUTOMATIC,
 ) -> Measured:
     """Measure a model on one epoch of samples, in order.
 
@@ -167,81 +203,58 @@ def evaluate(
         source: The samples.
         sigmoid: Whether the first output ends in a Sigmoid.
         targets: Whether labels may be values where they are whole numbers; see `choose_metric`.
-        reference: The model to agree with; None to measure by the labels.
+        reference: The model to compare with; None to measure by the labels.
+        request: The metric.
 
     Raises:
-        DataError: Labels or samples do not fit the model.
+        DataError: Labels or samples do not fit the model, or the metric.
+        UsageError: The metric makes no sense for the model.
         CannotRun: onnxruntime fails.
     """
-    fixed = min((size for spec in inputs if (size := spec.fixed_batch)), default=None)
-    metric: Metric | None = None
-    total, entries, samples = 0.0, 0, 0
-    for batch in source.epoch(0, _batch_size(fixed), seed=None):
-        feeds = {spec.name: _cast(batch[spec.name], spec.dtype) for spec in inputs}
-        output = _output(predict, feeds, fixed)
+    runner = Runner(predict, inputs, every=request.kind == "function")
+    tally: Tally | None = None
+    for number, batch in enumerate(source.epoch(0, batch_size(inputs), seed=None)):
+        outputs = runner(batch)
         if reference is not None:
-            target = _output(reference, feeds, fixed)
-            metric = metric or agreement_metric(target, sigmoid=sigmoid)
-        elif LABELS in batch:
-            target = batch[LABELS]
-            metric = metric or choose_metric(
-                target, output, sigmoid=sigmoid, targets=targets, place=source.name
-            )
+            wanted = reference(number, batch, every=runner.every)
         else:
-            raise DataError(f"{source.name} has no labels; add the right answers")
-        if metric.classes is not None:
-            check_labels(target, metric.classes, place=source.name, first=samples)
-        values = metric.values(output, target)
-        total += float(values.sum())
-        entries += values.size
-        samples += len(output)
-    if metric is None:
+            wanted = [_labels(batch, source.name, request)]
+        if tally is None:
+            metric = resolve(
+                request,
+                wanted[0],
+                outputs[0],
+                reference=reference is not None,
+                sigmoid=sigmoid,
+                targets=targets,
+                place=source.name,
+            )
+            tally = Tally(metric, source.name)
+        tally.add(outputs, wanted)
+    if tally is None:
         raise DataError(f"{source.name} holds no samples; give at least one")
-    return Measured(metric, total / entries, samples)
+    return tally.measured()
 
 
-def _batch_size(fixed: int | None) -> int:
-    """Samples to ask for at a time: whole parts of the size that the model insists on."""
-    return BATCH if fixed is None else fixed * max(1, BATCH // fixed)
-
-
-def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Floats in the width that the session takes: data of a float16 model may feed its copy."""
-    return array.astype(dtype, copy=False) if dtype.kind == "f" else array
-
-
-def _output(predict: Predict, feeds: dict[str, np.ndarray], fixed: int | None) -> np.ndarray:
-    """What a model gives for a batch, fed in parts of the size that it insists on."""
-    count = len(next(iter(feeds.values())))
-    if fixed is None or fixed == count:
-        return _checked(predict(feeds), count)
-    parts = []
-    for start in range(0, count, fixed):
-        part = {name: array[start : start + fixed] for name, array in feeds.items()}
-        if (short := start + fixed - count) > 0:
-            part = {name: np.concatenate([x, x[:1].repeat(short, 0)]) for name, x in part.items()}
-        parts.append(_checked(predict(part), fixed))
-    return np.concatenate(parts)[:count]
-
-
-def _checked(output: np.ndarray, count: int) -> np.ndarray:
-    """The output, if it has an entry for each sample."""
-    length = len(output) if output.ndim else 0
-    if length != count:
-        raise DataError(
-            f"the model's first output has {length} rows for {count} samples; it must have one "
-            "for each sample to be measured"
-        )
-    return output
+def _labels(batch: dict[str, np.ndarray], place: str, request: MetricRequest) -> np.ndarray:
+    if LABELS in batch:
+        return batch[LABELS]
+    needs = f", and {request.given} needs them" if request.kind == "top" else ""
+    raise DataError(f"{place} has no labels{needs}; add the right answers as '{LABELS}'")
 
 
 @contextmanager
-def _session(model: Model) -> Iterator[onnxruntime.InferenceSession]:
-    """A session over a model in memory; over 2 GB it goes through a temporary folder."""
+def model_session(model: Model, threads: int = 0) -> Iterator[onnxruntime.InferenceSession]:
+    """A session over a model in memory; over 2 GB it goes through a temporary folder.
+
+    Args:
+        model: The model.
+        threads: Threads of a run; 0 for all cores.
+    """
     joined = serialised(model.proto, model.payloads)
     if joined.size <= INLINE_LIMIT:
-        yield open_session(b"".join(joined.blocks()))
+        yield open_session(b"".join(joined.blocks()), threads=threads)
         return
     with tempfile.TemporaryDirectory() as folder:
         write_pair(model, Path(folder) / "model.onnx")
-        yield open_session(Path(folder) / "model.onnx")
+        yield open_session(Path(folder) / "model.onnx", threads=threads)

@@ -21,6 +21,7 @@ from .finetune import FineTune
 from .graph.dropout import DropoutSite, find_dropouts
 from .graph.layer import LayerScan
 from .graph.layers import find_layers
+from .metrics.request import AUTOMATIC, MetricRequest
 from .model.budget import store_within_limit
 from .model.carriers import Stored
 from .model.compressed import CompressedSize, compressed_size, file_blocks
@@ -77,6 +78,7 @@ def prune_model(
     config: PruneConfig,
     *,
     val: Given | None = None,
+    metric: MetricRequest = AUTOMATIC,
     calibrate: Given | None = None,
     calibration: Calibration | None = None,
     train: Given | None = None,
@@ -91,6 +93,7 @@ def prune_model(
         config: What to prune and how.
         val: Samples on which the metric is measured, as `onnxprune.data.source.open_source` takes
             them. Without labels, agreement with the unpruned model is measured.
+        metric: What is measured on them.
         calibrate: Samples, without labels, by which the pruned model is repaired.
         calibration: How it is repaired; the defaults where left out.
         train: Samples to retrain on.
@@ -108,7 +111,9 @@ def prune_model(
     started = time.perf_counter()
     prune, described = _pruning(source, calibrate, calibration)
     targets = finetune is not None and finetune.loss in ("mse", "l1")
-    meter = Meter(val, reference=source, targets=targets) if val is not None else None
+    meter = None
+    if val is not None:
+        meter = Meter(val, reference=source, targets=targets, request=metric)
     before = meter(source) if meter is not None else None
     scan = find_layers(source, embeddings=config.embeddings)
     if not scan.layers and config.quality != 0:

@@ -14,7 +14,6 @@ from .evaluation import Meter
 from .finetune import FineTune
 from .graph.dropout import DropoutSite, rewrite_dropouts
 from .graph.layer import LayerScan
-from .metrics import TOP_1
 from .model.model import Model, changed_tensors
 from .model.tensors import TensorAddress
 from .pruning.once import Prune, PrunedOnce, prune_once, statistics_of
@@ -173,7 +172,7 @@ class _Rounds:
         self._source, self._scan, self._config, self._settings = source, scan, config, settings
         self._prune = prune
         self._meter, self._progress, self._told = meter, progress, training_progress
-        classification = meter is not None and meter.metric == TOP_1
+        classification = meter is not None and meter.classification
         self.teaching = Teaching(source, data, settings, classification)
         self.number = 0
         self.weights = source

@@ -173,9 +173,9 @@ def test_anything_that_predicts_can_be_measured() -> None:
     specs = session_specs(open_session(identity(3).SerializeToString()))
     sizes = []
 
-    def predict(feeds: dict[str, np.ndarray]) -> np.ndarray:
+    def predict(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         sizes.append(len(feeds["x"]))
-        return feeds["x"]
+        return [feeds["x"]]
 
     measured = evaluate(predict, specs, open_source(PARTS, specs))
     assert (measured.value, measured.samples) == (117 / 130, 130)
@@ -183,3 +183,50 @@ def test_anything_that_predicts_can_be_measured() -> None:
     sizes.clear()
     evaluate(predict, specs, open_source((SCORES, LABELS), specs))
     assert sizes == [3] * 44
+
+
+def test_outputs_of_the_unpruned_model_are_kept_for_arrays_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = []
+
+    def count(*arguments: Any, **more: Any) -> Any:
+        opened.append(arguments)
+        return open_session(*arguments, **more)
+
+    monkeypatch.setattr("onnxprune.evaluation.open_session", count)
+    reference, other = read(identity()), read(one_node("Abs", "N", 5))
+    wanted = (SCORES.argmax(1) == abs(SCORES).argmax(1)).mean()
+    for data, sessions in ((SCORES, 4), ([SCORES[:50], SCORES[50:]], 6)):
+        opened.clear()
+        meter = Meter(data, reference=reference)
+        assert [meter(model) for model in (reference, other, other)] == [1, wanted, wanted]
+        assert len(opened) == sessions
+    opened.clear()
+    monkeypatch.setattr("onnxprune.runner.KEPT_BYTES", 2000)
+    meter = Meter(SCORES, reference=reference)
+    assert [meter(model) for model in (reference, other)] == [1, wanted]
+    assert len(opened) == 4, "what does not fit is computed again"
+
+
+def test_inputs_that_samples_share() -> None:
+    """A scalar beside samples of a fixed batch size goes along as it is."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [7, 5])
+    scale = helper.make_tensor_value_info("scale", TensorProto.FLOAT, [])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    node = helper.make_node("Mul", ["x", "scale"], ["y"])
+    model = helper.make_model(
+        helper.make_graph([node], "g", [scale, x], [y]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    data = {"x": SCORES, "scale": np.float32(-1), "labels": LABELS}
+    assert Meter(data)(read(model)) == (SCORES.argmin(1) == LABELS).mean()
+
+
+def test_the_error_of_a_mean() -> None:
+    meter = Meter((SCORES, LABELS))
+    meter(read(identity()))
+    share = 117 / 130
+    assert meter.measured is not None
+    assert meter.measured.error == pytest.approx((share * (1 - share) / 129) ** 0.5)

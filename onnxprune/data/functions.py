@@ -22,10 +22,16 @@ def names_function(text: str) -> bool:
     return PATTERN.fullmatch(text) is not None and not Path(text).exists()
 
 
-def find_function(text: str) -> Callable[[], Any]:
+def find_function(
+    text: str, wanted: str = "that takes no arguments and returns batches"
+) -> Callable[..., Any]:
     """Import the function that ``module:function`` names: this runs the module's code.
 
     The current directory is put in front of the module search path, as ``python -m`` does.
+
+    Args:
+        text: The name.
+        wanted: What the function must be, for a message.
 
     Raises:
         DataError: The module cannot be imported, or has no such function.
@@ -47,8 +53,5 @@ def find_function(text: str) -> Callable[[], Any]:
     except AttributeError:
         raise DataError(f"'{module_name}' has no '{function_name}'; check the name") from None
     if not callable(function):
-        raise DataError(
-            f"'{text}' is of type {type(function).__name__}; name a function that takes no "
-            "arguments and returns batches"
-        )
+        raise DataError(f"'{text}' is of type {type(function).__name__}; name a function {wanted}")
     return function  # type: ignore[no-any-return]

@@ -1,47 +1,32 @@
-"""What a model's outputs are measured by, chosen from the right answers and the outputs."""
+"""Metrics chosen from the right answers and the outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from onnx import ModelProto
 
-from .errors import DataError
+from ..errors import DataError
+from .metric import TOP_1, Metric, Values
 
-__all__ = ["TOP_1", "Metric", "agreement_metric", "choose_metric", "ends_in_sigmoid"]
+__all__ = [
+    "UNPRUNED",
+    "agreement_metric",
+    "choose_metric",
+    "class_axis",
+    "ends_in_sigmoid",
+    "squares",
+    "valued",
+    "without_ones",
+]
 
-#: Name of the metric of classifiers.
-TOP_1 = "top-1 accuracy"
 #: Operators between a Sigmoid and the output that change no number.
 VIEWS = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 SIGMOIDS = ("Sigmoid", "HardSigmoid")
-
-#: A value for each entry, from output and target.
-Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A mean over values, of which a batch gives sum and number.
-
-    Args:
-        name: What reports call it.
-        better: Which way is up.
-        share: Whether it lies from 0 to 1 and is shown as a percentage.
-        values: A value for each entry, from output [N, ...] and target [N, ...].
-        classes: Number of classes that labels may be; None where labels are no classes or any
-            class may be.
-    """
-
-    name: str
-    better: Literal["higher", "lower"]
-    share: bool
-    values: Values
-    classes: int | None = None
+#: What reports call the model that others must agree with.
+UNPRUNED = "the unpruned model"
 
 
 def choose_metric(
@@ -79,34 +64,43 @@ def choose_metric(
     """
     found = _fitting(labels, output, sigmoid, targets)
     if found is None and 1 in labels.shape[1:]:
-        bare = _fitting(_without_ones(labels), output, sigmoid, targets)
-        found = None if bare is None else replace(bare, values=partial(_on_bare, bare.values))
+        bare = _fitting(without_ones(labels), output, sigmoid, targets)
+        if bare is not None and bare.values is not None:
+            found = replace(bare, values=partial(_on_bare, bare.values))
     if found is None:
         raise _unfit(labels, output, place)
     return found
 
 
-def agreement_metric(reference: np.ndarray, *, sigmoid: bool = False) -> Metric:
+def agreement_metric(
+    reference: np.ndarray, *, sigmoid: bool = False, other: str = UNPRUNED
+) -> Metric:
     """How near a model's outputs are to a reference model's on the same samples.
 
     Class scores [N, C] and classes: the share with the same top-1 class; other values that a
     Sigmoid gives: the share on the same side of 0.5; else mean squared error.
+
+    Args:
+        reference: What the reference model gives for a batch [N, ...].
+        sigmoid: Whether the model ends in a Sigmoid; see `ends_in_sigmoid`.
+        other: What reports call the reference model.
+
+    Raises:
+        DataError: The outputs are no numbers.
     """
+    name = f"agreement with {other}"
     if reference.dtype.kind in "iu":
-        return Metric(AGREEMENT, "higher", True, _equal)
+        return Metric(name, "higher", True, _equal)
     if reference.dtype.kind != "f":
         raise DataError(
             f"the model's first output is {reference.dtype} of shape {reference.shape}, which "
-            "cannot be compared with the unpruned model's; give data with labels"
+            f"cannot be compared with that of {other}; give data with labels"
         )
     if len(_core(reference)) == 1:
-        return Metric(AGREEMENT, "higher", True, _same_class)
+        return Metric(name, "higher", True, _same_class)
     if sigmoid:
-        return Metric(AGREEMENT, "higher", True, _same_side)
-    return Metric("mean squared error against the unpruned model", "lower", False, _squares)
-
-
-AGREEMENT = "agreement with the unpruned model"
+        return Metric(name, "higher", True, _same_side)
+    return Metric(f"mean squared error against {other}", "lower", False, squares)
 
 
 def ends_in_sigmoid(proto: ModelProto) -> bool:
@@ -123,15 +117,16 @@ def ends_in_sigmoid(proto: ModelProto) -> bool:
 
 def _fitting(labels: np.ndarray, output: np.ndarray, sigmoid: bool, targets: bool) -> Metric | None:
     if labels.dtype.kind != "i":
-        return _regression(labels, output)
-    valued = _regression(labels, output) if targets and not sigmoid else None
-    return valued or _classified(output, labels) or _scored(labels, output, sigmoid)
+        return valued(labels, output)
+    regression = valued(labels, output) if targets and not sigmoid else None
+    return regression or _classified(output, labels) or _scored(labels, output, sigmoid)
 
 
-def _regression(labels: np.ndarray, output: np.ndarray) -> Metric | None:
+def valued(labels: np.ndarray, output: np.ndarray) -> Metric | None:
+    """The metric of labels that are values; None where their shape is not the output's."""
     if output.dtype.kind != "f" or _core(labels) != _core(output):
         return None
-    return Metric("mean squared error", "lower", False, _squares)
+    return Metric("mean squared error", "lower", False, squares)
 
 
 def _classified(output: np.ndarray, labels: np.ndarray) -> Metric | None:
@@ -150,10 +145,21 @@ def _scored(labels: np.ndarray, output: np.ndarray, sigmoid: bool) -> Metric | N
         return _binary(labels, 0.5 if sigmoid else 0.0, sigmoid)
     if labels.ndim == 1 and len(_core(output)) == 1:
         return Metric(TOP_1, "higher", True, _top1, output.size // len(output))
+    axis = class_axis(labels, output)
+    if axis is None:
+        return None
+    values = partial(_top_along, axis=axis)
+    return Metric(_accuracy(labels), "higher", True, values, output.shape[axis])
+
+
+def class_axis(labels: np.ndarray, output: np.ndarray) -> int | None:
+    """The axis of an output [N, ...] that counts classes, for classes per position [N, ...].
+
+    The first where both would fit; None where none does.
+    """
     for axis in (1, output.ndim - 1):
         if output.ndim > 1 and output.shape[:axis] + output.shape[axis + 1 :] == labels.shape:
-            values = partial(_top_along, axis=axis)
-            return Metric(_accuracy(labels), "higher", True, values, output.shape[axis])
+            return axis
     return None
 
 
@@ -181,8 +187,8 @@ def _core(array: np.ndarray) -> tuple[int, ...]:
     return tuple(size for size in array.shape[1:] if size != 1)
 
 
-def _without_ones(array: np.ndarray) -> np.ndarray:
-    """An array less its axes of size one, the first kept."""
+def without_ones(array: np.ndarray) -> np.ndarray:
+    """An array [N, ...] less its axes of size one, the first kept."""
     return array.reshape(len(array), *_core(array))
 
 
@@ -199,7 +205,7 @@ def _unfit(labels: np.ndarray, output: np.ndarray, place: str) -> DataError:
 
 
 def _on_bare(values: Values, output: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return values(output, _without_ones(target))
+    return values(output, without_ones(target))
 
 
 def _equal(output: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -226,6 +232,7 @@ def _same_side(output: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.asarray((output > 0.5) == (reference > 0.5))
 
 
-def _squares(output: np.ndarray, target: np.ndarray) -> np.ndarray:
+def squares(output: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Squared differences, in float64."""
     difference = output.reshape(-1).astype(np.float64) - target.reshape(-1)
     return np.asarray(difference * difference)

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune.errors import DataError
-from onnxprune.metrics import agreement_metric, choose_metric, ends_in_sigmoid
+from onnxprune.metrics.automatic import agreement_metric, choose_metric, ends_in_sigmoid
 
 N = 6
 RANDOM = np.random.default_rng(3)
