@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .api import Result as Result
     from .api import inspect as inspect
     from .api import prune as prune
+    from .comparison.evaluate import evaluate as evaluate
     from .errors import DataError as DataError
     from .errors import Interrupted as Interrupted
     from .errors import ModelError as ModelError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .finetune import FineTune as FineTune
     from .passes import PrunePass as PrunePass
+    from .report.evaluation import EvaluationReport as EvaluationReport
     from .report.report import InspectReport as InspectReport
     from .report.report import Report as Report
 
@@ -33,6 +35,7 @@ _HOMES = {
     "Result": "api",
     "inspect": "api",
     "prune": "api",
+    "evaluate": "comparison.evaluate",
     "DataError": "errors",
     "Interrupted": "errors",
     "ModelError": "errors",
@@ -41,12 +44,14 @@ _HOMES = {
     "UsageError": "errors",
     "FineTune": "finetune",
     "PrunePass": "passes",
+    "EvaluationReport": "report.evaluation",
     "InspectReport": "report.report",
     "Report": "report.report",
 }
 
 __all__ = [
     "DataError",
+    "EvaluationReport",
     "FineTune",
     "InspectReport",
     "Interrupted",
@@ -58,6 +63,7 @@ __all__ = [
     "Result",
     "UsageError",
     "__version__",
+    "evaluate",
     "inspect",
     "prune",
 ]

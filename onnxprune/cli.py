@@ -17,6 +17,8 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from .calibration import Calibration
+from .commands.delivery import check_places, deliver
+from .commands.evaluate import EVALUATE_EXAMPLES, evaluate_command
 from .config import Format, OutputConfig, PruneConfig, Scope, parse_layer_override
 from .finetune import FineTune
 from .flags import CHECKING, OTHER, OUTPUT, SELECTION, CalibrationFlags, TrainingFlags, flag
@@ -24,10 +26,8 @@ from .metrics.request import Better, MetricRequest, check_use
 from .report.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, explain
 from .report.format import safe
 from .report.helppage import print_panel
-from .report.json import check_json_target, to_json, write_json
 from .report.progress import progress_line, training_progress
 from .report.report import InspectReport, Report, tool_version
-from .report.show import show
 
 __all__ = ["build_app", "main"]
 
@@ -47,6 +47,7 @@ Examples
   onnxprune model.onnx --train train.npz --val val.npz --epochs 10
   onnxprune model.onnx --train inputs/        retrain without labels
   onnxprune inspect model.onnx                what can be pruned, what not
+  onnxprune evaluate model.onnx model.pruned.onnx --val val.npz
   onnxprune ./inspect                         a file named like a command
 
 Exit codes: 0 done, 1 failed, 2 wrong usage."""
@@ -152,12 +153,12 @@ def inspect_command(
     from . import api
 
     places = OutputConfig(json=json, overwrite=overwrite)
-    _check_places(places, model)
+    check_places(places, (model,))
     with progress_line() as progress:
         report: InspectReport = api.inspect_file(
             model, embeddings=embeddings, progress=progress, report=places.json_file
         )
-    _deliver(report, places)
+    deliver(report, places)
     return 0
 
 
@@ -171,7 +172,7 @@ def _prune(
 ) -> int:
     from . import api
 
-    _check_places(places, model)
+    check_places(places, (model,))
     with training_progress(quiet=places.quiet) as progress:
         report: Report = api.prune_file(
             model,
@@ -189,25 +190,8 @@ def _prune(
             training_progress=progress.training,
             report=places.json_file,
         )
-    _deliver(report, places)
+    deliver(report, places)
     return EXIT_FAILED if report.failed else 0
-
-
-def _check_places(places: OutputConfig, model: Path) -> None:
-    """Refuse a bad JSON target before any work is done; the API checks the model's."""
-    if places.json_file is not None:
-        check_json_target(places.json_file, overwrite=places.overwrite, inputs=(model,))
-
-
-def _deliver(report: Report | InspectReport, places: OutputConfig) -> None:
-    """Write the JSON first: it must not be lost when the reader of the summary goes away."""
-    if places.prints_json:
-        sys.stdout.write(to_json(report))
-        return
-    if places.json_file is not None:
-        write_json(report, places.json_file)
-    if not places.quiet:
-        show(report)
 
 
 def build_app() -> App:
@@ -218,7 +202,8 @@ def build_app() -> App:
         help_epilogue=EXAMPLES,
         help_format="plaintext",
         help_formatter=print_panel,
-        usage="Usage: onnxprune MODEL [OPTIONS]\n       onnxprune inspect MODEL [OPTIONS]",
+        usage="Usage: onnxprune MODEL [OPTIONS]\n       onnxprune inspect MODEL [OPTIONS]"
+        "\n       onnxprune evaluate MODEL [MODEL ...] [OPTIONS]",
         version=tool_version,
         result_action="return_value",
         suppress_keyboard_interrupt=False,
@@ -229,6 +214,12 @@ def build_app() -> App:
         name="inspect",
         usage="Usage: onnxprune inspect MODEL [OPTIONS]",
         help_epilogue=INSPECT_EXAMPLES,
+    )
+    app.command(
+        evaluate_command,
+        name="evaluate",
+        usage="Usage: onnxprune evaluate MODEL [MODEL ...] [OPTIONS]",
+        help_epilogue=EVALUATE_EXAMPLES,
     )
     app.register_install_completion_command(
         group=OTHER,

@@ -33,6 +33,8 @@ __all__ = [
     "CalibrationFlags",
     "TrainingFlags",
     "flag",
+    "whole_flag",
+    "worded_flag",
 ]
 
 SELECTION = Group("What to prune", sort_key=1)
@@ -48,15 +50,25 @@ HAS_METAVAR = "metavar" in signature(Parameter).parameters
 
 def flag(config: type, field: str, name: str, group: Group, **more: Any) -> Parameter:
     """Return the flag of one configuration field, with the field's own help."""
+    return worded_flag(flag_help(config, field), name, group, **more)
+
+
+def worded_flag(help_text: str, name: str, group: Group, **more: Any) -> Parameter:
+    """Return a flag with a help of its own."""
     more = {"negative": "", "show_default": False, "show_choices": False, **more}
     if not HAS_METAVAR:
         more.pop("metavar", None)
-    return Parameter(name=name, help=flag_help(config, field), group=group, **more)
+    return Parameter(name=name, help=help_text, group=group, **more)
 
 
 def _training(field: str, metavar: str = "", **more: Any) -> Parameter:
     more = {"metavar": metavar, **more} if metavar else more
     return flag(FineTune, field, _spelling(field), TRAINING, **more)
+
+
+def whole_flag(config: type, field: str, name: str, group: Group) -> Parameter:
+    """Return the flag of a field that holds a whole number."""
+    return flag(config, field, name, group, metavar="N", converter=_whole)
 
 
 def _count(field: str) -> Parameter:

@@ -43,6 +43,7 @@ from .reporting import Writing, inspection, summary
 __all__ = [
     "Progress",
     "Pruned",
+    "input_gzip",
     "inspect_model",
     "prune_model",
     "report_unwritten",
@@ -303,7 +304,7 @@ def report_unwritten(pruned: Pruned, name: str = "model.onnx") -> Report:
     started = time.perf_counter()
     stored, external = _stored(pruned)
     size, blocks = unwritten(stored.model, name, external=external)
-    gzip = _gzip_input(pruned.source), compressed_size(blocks, size)
+    gzip = input_gzip(pruned.source), compressed_size(blocks, size)
     seconds = time.perf_counter() - started
     return summary(pruned, Writing(stored, size, *gzip, seconds))
 
@@ -331,12 +332,13 @@ def _gzip_sizes(
 ) -> tuple[CompressedSize, CompressedSize]:
     """Compressed bytes of the input and of the written files, side by side in two threads."""
     with ThreadPoolExecutor(2) as pool:
-        before = pool.submit(_gzip_input, source)
+        before = pool.submit(input_gzip, source)
         after = pool.submit(compressed_size, file_blocks(map(map_file, written)), size)
         return before.result(), after.result()
 
 
-def _gzip_input(source: Model) -> CompressedSize:
+def input_gzip(source: Model) -> CompressedSize:
+    """Compressed bytes of a model's files, or of the file that it would be."""
     if files := source.origin.files:
         buffers = [map_file(file) for file in files]
         return compressed_size(file_blocks(buffers), sum(map(len, buffers)))

@@ -33,7 +33,7 @@ from .report.report import (
 if TYPE_CHECKING:
     from .pipeline import Pruned
 
-__all__ = ["Writing", "inspection", "summary"]
+__all__ = ["Writing", "inspection", "model_name", "parameter_count", "summary"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
     config, decisions = pruned.config, writing.stored.decisions
     return Report(
         version=tool_version(),
-        model=_model_name(pruned.source),
+        model=model_name(pruned.source),
         output=None if writing.output is None else str(writing.output),
         dry_run=writing.output is None,
         quality=config.quality,
@@ -65,7 +65,7 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         layers=tuple(_layer_row(plan, decisions[plan.layer.address]) for plan in pruned.plans),
         unprunable=tuple(map(_unprunable_row, pruned.scan.unprunable)),
         dropouts=tuple(_dropout_row(site, after) for site, after in pruned.dropouts),
-        parameters=_parameters(pruned.source),
+        parameters=parameter_count(pruned.source),
         sizes=Sizes(
             file_input=pruned.source.origin.file_bytes,
             file_output=writing.bytes,
@@ -142,7 +142,7 @@ def inspection(
     """
     return InspectReport(
         version=tool_version(),
-        model=_model_name(model),
+        model=model_name(model),
         facts=_model_facts(model),
         qualities=qualities,
         layers=tuple(map(_inspect_row, plans, kept)),
@@ -187,13 +187,14 @@ def _dropout_row(site: DropoutSite, after: float) -> DropoutRow:
     return DropoutRow(site.node, site.ratio, after, site.reason or "")
 
 
-def _model_name(model: Model) -> str:
+def model_name(model: Model) -> str:
+    """Path of a model, or what it calls itself where it came from memory."""
     if model.origin.path is not None:
         return str(model.origin.path)
     return model.proto.graph.name or "model in memory"
 
 
-def _parameters(model: Model) -> int:
+def parameter_count(model: Model) -> int:
     """Elements of every constant of one axis or more; scalars and strings are no parameters."""
     return sum(
         element_count(tensor)
@@ -208,7 +209,7 @@ def _model_facts(model: Model) -> ModelFacts:
         ir_version=proto.ir_version,
         opsets=tuple((opset.domain, opset.version) for opset in proto.opset_import),
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
-        parameters=_parameters(model),
+        parameters=parameter_count(model),
         nodes=sum(len(graph.node) for _, graph in walk_graphs(proto)),
         file_bytes=model.origin.file_bytes,
         external=model.origin.external,

@@ -21,6 +21,7 @@ __all__ = [
     "open_session",
     "random_feeds",
     "run",
+    "runtime_name",
     "training_session",
 ]
 
@@ -115,8 +116,22 @@ def run(session: onnxruntime.InferenceSession, feeds: Feeds) -> list[Any]:
         raise CannotRun(f"onnxruntime does not run it: {cause(error)}") from error
 
 
-def random_feeds(session: onnxruntime.InferenceSession, seed: int = 0) -> Iterator[Feeds]:
+def runtime_name() -> str:
+    """The runtime and what it runs on: ``onnxruntime 1.32.0 on the CPU``."""
+    import onnxruntime  # the package may be onnxruntime-gpu or another one
+
+    return f"onnxruntime {onnxruntime.__version__} on the CPU"
+
+
+def random_feeds(
+    session: onnxruntime.InferenceSession, seed: int = 0, *, batch: int = 1
+) -> Iterator[Feeds]:
     """Seeded random inputs, once for every guess at the sizes that the model leaves open.
+
+    Args:
+        session: The model.
+        seed: Start of the random numbers.
+        batch: Size of batch axes.
 
     Raises:
         CannotRun: An input is not a tensor (a sequence, a map, an optional).
@@ -128,13 +143,13 @@ def random_feeds(session: onnxruntime.InferenceSession, seed: int = 0) -> Iterat
     strange = [value.name for value in inputs if value.type not in ELEMENTS]
     if strange:
         raise CannotRun(f"input '{strange[0]}' is not a plain tensor")
-    # An open first axis is a batch, and so is every axis of its name: one sample.
+    # An open first axis is a batch, and so is every axis of its name.
     batches = {value.shape[0] for value in inputs if value.shape and _is_open(value.shape[0])}
     is_open = any(_is_open(size) for value in inputs for size in value.shape)
     for open_size in OPEN_SIZES if is_open else OPEN_SIZES[:1]:
         random = np.random.default_rng(seed)
         yield {
-            value.name: _sample(random, value.type, _shape(value.shape, batches, open_size))
+            value.name: _sample(random, value.type, _shape(value.shape, batches, batch, open_size))
             for value in inputs
         }
 
@@ -144,12 +159,15 @@ def _is_open(size: object) -> bool:
     return not isinstance(size, int)
 
 
-def _shape(shape: list[Any], batches: set[Any], open_size: int) -> tuple[int, ...]:
+def _shape(shape: list[Any], batches: set[Any], batch: int, open_size: int) -> tuple[int, ...]:
     """Concrete shape: axes of one name get one size."""
-    return tuple(
-        size if not _is_open(size) else 1 if axis == 0 or (size and size in batches) else open_size
-        for axis, size in enumerate(shape)
-    )
+
+    def size_of(axis: int, size: Any) -> int:
+        if not _is_open(size):
+            return int(size)
+        return batch if axis == 0 or (size and size in batches) else open_size
+
+    return tuple(size_of(axis, size) for axis, size in enumerate(shape))
 
 
 def _sample(random: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -22,6 +22,7 @@ from onnxprune.cli import build_app, main
 from onnxprune.config import PruneConfig
 from onnxprune.errors import Interrupted, ModelError, UsageError
 from onnxprune.finetune import FineTune
+from onnxprune.metrics.request import MetricRequest
 from onnxprune.report.progress import TrainingState
 from onnxprune.report.report import (
     CheckResult,
@@ -109,6 +110,7 @@ def test_defaults(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         "overwrite": False,
         "dry_run": False,
         "val": None,
+        "metric": MetricRequest(),
         "calibrate": None,
         "calibration": None,
         "train": None,
@@ -125,7 +127,7 @@ def test_every_flag(api: FakeApi) -> None:
     line = (
         "m.onnx -q 0.5 -o s.onnx --layer conv*=0.4 --layer a=b=off --exclude x* --exclude y"
         " --embeddings --allow-nonfinite --no-check --format gaps --overwrite --dry-run"
-        " --val v.npz --quiet"
+        " --val v.npz --metric m:f --metric-better lower --quiet"
     )
     assert main(line.split()) == 0
     config = PruneConfig(
@@ -141,6 +143,7 @@ def test_every_flag(api: FakeApi) -> None:
     assert api.keywords["overwrite"]
     assert api.keywords["dry_run"]
     assert api.keywords["val"] == "v.npz"
+    assert api.keywords["metric"] == MetricRequest("m:f", "lower")
     assert (api.keywords["train"], api.keywords["finetune"]) == (None, None)
     assert api.keywords["training_progress"] is None, "quiet"
 
@@ -356,6 +359,16 @@ def test_debug_shows_the_traceback(
         (["a.onnx", "--train", "t", "--patience", "1"], "give val too"),
         (["a.onnx", "--train", "t", "--resume"], "resume needs a checkpoint"),
         (["a.onnx", "--train", "t", "--class-weights", "a"], "'a', which is no number"),
+        (["a.onnx", "--metric", "top5"], "metric says what is measured on validation data"),
+        (["a.onnx", "--val", "v", "--metric", "top0"], "metric 'top0' is unknown"),
+        (["a.onnx", "--val", "v", "--metric-better", "up"], "higher"),
+        (["evaluate"], "no model given: name one or more"),
+        (["evaluate", "a.onnx", "--metric", "mse"], "give val too"),
+        (["evaluate", "a.onnx", "--runs", "-1"], "runs is -1"),
+        (["evaluate", "a.onnx", "--runs", "1.5"], 'unable to convert "1.5" into int'),
+        (["evaluate", "a.onnx", "--threads", "-2"], "threads is -2"),
+        (["evaluate", "a.onnx", "--batch-size", "0"], "batch-size is 0"),
+        (["evalute", "a.onnx"], "did you mean 'onnxprune evaluate'?"),
         (["a.onnx", "--train", "t", "--json", "t"], "the JSON report and train are both 't'"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from . import summary, tables
+from .document import Presentable, Table
 from .facts import Fact
 from .format import (
     ASCII,
@@ -29,7 +30,7 @@ from .report import InspectReport, Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_inspect", "print_report"]
+__all__ = ["print_document", "print_inspect", "print_report"]
 
 GAP = 2
 MAX_ROWS = 60
@@ -67,6 +68,18 @@ def print_inspect(report: InspectReport, console: Console) -> None:
         _print_grid(tables.dropout_grid(report.dropouts), "dropout", console, glyphs)
     if report.unprunable:
         _print_grid(tables.unprunable_grid(report.unprunable), "weight", console, glyphs)
+
+
+def print_document(report: Presentable, console: Console) -> None:
+    """Print a report that lays itself out to a rich console."""
+    glyphs = _glyphs(console)
+    document = report.document(glyphs)
+    _print_title(document.version, document.title, console)
+    for part in document.parts:
+        if isinstance(part, Table):
+            _print_grid(part.grid, part.noun, console, glyphs)
+        else:
+            _print_facts(part, console, glyphs)
 
 
 def _glyphs(console: Console) -> Glyphs:

@@ -17,23 +17,31 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import OutputError
+from .document import Presentable
 from .report import InspectReport, Report
 
-__all__ = ["SCHEMA", "check_json_target", "to_dict", "to_json", "write_json"]
+__all__ = ["SCHEMA", "AnyReport", "check_json_target", "to_dict", "to_json", "write_json"]
 
 SCHEMA = 1
 
+AnyReport: TypeAlias = Report | InspectReport | Presentable
 
-def to_dict(report: Report | InspectReport) -> dict[str, Any]:
+
+def to_dict(report: AnyReport) -> dict[str, Any]:
     """Return all facts of a report as dicts, lists, text, numbers, booleans and None."""
-    kind = "prune" if isinstance(report, Report) else "inspect"
-    return {"schema": SCHEMA, "kind": kind, **_record(report)}
+    return {"schema": SCHEMA, "kind": _kind(report), **_record(report)}
 
 
-def to_json(report: Report | InspectReport) -> str:
+def _kind(report: AnyReport) -> str:
+    if isinstance(report, Report):
+        return "prune"
+    return "inspect" if isinstance(report, InspectReport) else report.KIND
+
+
+def to_json(report: AnyReport) -> str:
     """Return a report as indented ASCII JSON that ends with a line end."""
     return json.dumps(to_dict(report), indent=2, allow_nan=False) + "\n"
 
@@ -81,7 +89,7 @@ def check_json_target(path: Path, *, overwrite: bool, inputs: tuple[Path, ...]) 
         )
 
 
-def write_json(report: Report | InspectReport, path: Path) -> None:
+def write_json(report: AnyReport, path: Path) -> None:
     """Write a report beside its target and move it there; raises OutputError where that fails.
 
     A target that is no regular file, such as a pipe or a device, is written to as it is.

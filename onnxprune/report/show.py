@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TextIO
 
+from .document import Presentable
 from .report import InspectReport, Report
 
 __all__ = ["is_terminal", "show"]
@@ -16,7 +17,7 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def show(report: Report | InspectReport, stream: TextIO | None = None) -> None:
+def show(report: Report | InspectReport | Presentable, stream: TextIO | None = None) -> None:
     """Print a summary to `stream` (standard output by default) in the form that suits it."""
     stream = sys.stdout if stream is None else stream
     if not is_terminal(stream):
@@ -24,10 +25,12 @@ def show(report: Report | InspectReport, stream: TextIO | None = None) -> None:
         return
     from rich.console import Console
 
-    from .console import print_inspect, print_report
+    from .console import print_document, print_inspect, print_report
 
     console = Console(file=stream, markup=False, highlight=False, emoji=False)
     if isinstance(report, Report):
         print_report(report, console)
-    else:
+    elif isinstance(report, InspectReport):
         print_inspect(report, console)
+    else:
+        print_document(report, console)

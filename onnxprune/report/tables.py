@@ -1,14 +1,11 @@
 """The tables of the summaries as grids of text, before anybody decides how wide a line may be.
 
-A column is one entry of a list: its title, how a row fills it, how the totals row fills it, and its
-rank, which says when a narrow terminal does without it. All text is already safe to print.
+All text is already safe to print.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Sequence
 
 from .format import (
     Glyphs,
@@ -22,6 +19,9 @@ from .format import (
     safe,
     shape_text,
 )
+from .grid import Column as _Column
+from .grid import Grid, Heading
+from .grid import make_grid as _grid
 from .repair import Repair, RepairRow
 from .report import (
     DropoutRow,
@@ -43,48 +43,6 @@ __all__ = [
     "rounds_grid",
     "unprunable_grid",
 ]
-
-Row = TypeVar("Row")
-
-
-@dataclass(frozen=True)
-class Heading:
-    """The head of a column."""
-
-    title: str
-    right: bool = False
-    """True for numbers, which are aligned at their right ends."""
-    rank: int = 0
-    """The column of the highest rank is the first to go where space is short; 0 always stays."""
-    prose: bool = False
-    """True for sentences, which a terminal wraps where names are shortened."""
-    plain_only: bool = False
-    """True for a column that only plain text shows."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of text: headings, rows, and totals (empty where there is nothing to add up)."""
-
-    headings: tuple[Heading, ...]
-    rows: tuple[tuple[str, ...], ...]
-    totals: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Column(Generic[Row]):
-    heading: Heading
-    cell: Callable[[Row], str]
-    total: str = ""
-
-
-def _grid(columns: Sequence[_Column[Row]], rows: Sequence[Row]) -> Grid:
-    totals = tuple(column.total for column in columns)
-    return Grid(
-        headings=tuple(column.heading for column in columns),
-        rows=tuple(tuple(column.cell(row) for column in columns) for row in rows),
-        totals=totals if any(totals) else (),
-    )
 
 
 def _operators(row: LayerRow | InspectRow) -> str:

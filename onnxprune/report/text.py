@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from . import summary, tables
+from .document import Document, Table
 from .facts import Fact
 from .format import ASCII, display_width, pad
 from .report import InspectReport, Report
 
-__all__ = ["render", "render_inspect"]
+__all__ = ["render", "render_document", "render_inspect"]
 
 GAP = "  "
 # A longer name is printed whole, but does not push the columns of all the other rows away.
@@ -42,6 +43,15 @@ def render_inspect(report: InspectReport) -> str:
     if report.unprunable:
         parts.append(_grid_lines(tables.unprunable_grid(report.unprunable)))
     return _document(parts)
+
+
+def render_document(document: Document) -> str:
+    """Return a document as plain text that ends with a line end."""
+    parts = [
+        _grid_lines(part.grid) if isinstance(part, Table) else _fact_lines(part)
+        for part in document.parts
+    ]
+    return _document([[f"onnxprune {document.version}", document.title], *parts])
 
 
 def _document(parts: Iterable[Sequence[str]]) -> str:
