@@ -8,6 +8,7 @@ a second; telling it more often costs next to nothing.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ REDRAWS_PER_SECOND = 10
 BAR_MINIMUM = 10
 BAR_MAXIMUM = 30
 GAP = 2
+#: Seconds after which a stage says how long it still takes.
+SOON = 1.0
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,13 @@ class _Line:
 
         self._console = console
         self._spinner = Spinner("dots")
-        self._said: TrainingState | str = "starting"
+        self._said: TrainingState | _Stage = _Stage("starting", 0, 0, time.monotonic())
 
     def stage(self, stage: str, done: int, total: int) -> None:
-        steps = f" {done:,} of {total:,}" if total else ""
-        self._said = safe(stage) + steps
+        last, now = self._said, time.monotonic()
+        goes_on = isinstance(last, _Stage) and last.name == stage and last.done <= done
+        started = last.started if goes_on and isinstance(last, _Stage) else now
+        self._said = _Stage(stage, done, total, started)
 
     def training(self, state: TrainingState) -> None:
         self._said = state
@@ -159,10 +164,38 @@ class _Line:
         """Return what to show now."""
         from rich.text import Text
 
-        if isinstance(self._said, TrainingState):
-            return _bar(self._said, self._console.width)
-        self._spinner.update(text=Text(self._said, no_wrap=True, overflow="ellipsis"))
+        said, width = self._said, self._console.width
+        if isinstance(said, TrainingState):
+            place = _place(said, steps=said.steps is None)
+            return _bar(place, _figures(said), _done(said), width)
+        left = said.seconds_left(time.monotonic())
+        if left is not None:
+            figures = [f"{clock(left)} left"]
+            return _bar(said.text, figures, said.done / said.total, width)
+        self._spinner.update(text=Text(said.text, no_wrap=True, overflow="ellipsis"))
         return self._spinner
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A stage that is not a training, and when it began."""
+
+    name: str
+    done: int
+    total: int
+    started: float
+
+    @property
+    def text(self) -> str:
+        """Its name, safe to print, and how far it is."""
+        return safe(self.name) + (f" {self.done:,} of {self.total:,}" if self.total else "")
+
+    def seconds_left(self, now: float) -> float | None:
+        """Time that it still takes at its pace so far; None while that is not known."""
+        elapsed = now - self.started
+        if not 0 < self.done <= self.total or elapsed < SOON:
+            return None
+        return elapsed * (self.total - self.done) / self.done
 
 
 @contextmanager
@@ -181,21 +214,21 @@ def _live_line(stream: TextIO) -> Iterator[_Line]:
         yield line
 
 
-def _bar(state: TrainingState, width: int) -> RenderableType:
-    """A bar of the whole training with as many figures as fit beside it."""
+def _bar(name: str, figures: list[str], done: float, width: int) -> RenderableType:
+    """A name, a bar of all that is to be done, and as many figures as fit beside it."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    place = Text(_place(state, steps=state.steps is None), no_wrap=True, overflow="ellipsis")
+    place = Text(name, no_wrap=True, overflow="ellipsis")
     room = width - place.cell_len - 2 * GAP
-    text = Text((" " * GAP).join(_fitting(_figures(state), room - BAR_MINIMUM)))
+    text = Text((" " * GAP).join(_fitting(figures, room - BAR_MINIMUM)))
     bar = max(min(room - text.cell_len, BAR_MAXIMUM), BAR_MINIMUM)
     grid = Table.grid(padding=(0, GAP, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(width=bar)
     grid.add_column(no_wrap=True)
-    grid.add_row(place, ProgressBar(total=1.0, completed=_done(state), width=bar), text)
+    grid.add_row(place, ProgressBar(total=1.0, completed=done, width=bar), text)
     return grid
 
 

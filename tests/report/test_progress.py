@@ -74,6 +74,31 @@ def test_a_stage_passes_and_leaves_no_trace() -> None:
     assert "\x1b[2K" in stream.getvalue().rpartition("1,200")[2], "the line is erased"
 
 
+def test_a_long_stage_says_how_long_it_still_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("onnxprune.report.progress.time.monotonic", lambda: now)
+
+    def last(*states: tuple[float, str, int, int]) -> str:
+        nonlocal now
+        stream = Terminal()
+        with progress_line(stream) as progress:
+            assert progress is not None
+            for at, *state in states:
+                now = at
+                progress(*state)  # type: ignore[arg-type]
+        return frames(stream)[-1]
+
+    start = (100.0, "trials", 0, 40)
+    line = last(start, (130.0, "trials", 10, 40))
+    assert line.startswith("trials 10 of 40  ")
+    assert line.endswith("1:30 left")
+    assert "left" not in last(start, (100.5, "trials", 10, 40))
+    assert "left" not in last(start, (130.0, "trials", 0, 40))
+    assert "left" not in last(start, (130.0, "trials", 10, 0))
+    assert "left" not in last(start, (130.0, "other", 10, 40)), "another stage begins"
+    assert last(start, (130.0, "trials", 1, 40), (131.0, "trials", 40, 40)).endswith("0:00 left")
+
+
 def test_the_bar_shows_every_figure() -> None:
     line = shown(STATE)
     assert line.startswith("round 2/3 epoch 4/5  ")
