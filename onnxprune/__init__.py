@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .report.evaluation import EvaluationReport as EvaluationReport
     from .report.report import InspectReport as InspectReport
     from .report.report import Report as Report
+    from .report.sensitivity import SensitivityReport as SensitivityReport
+    from .search.sensitivity import sensitivity as sensitivity
 
 _HOMES = {
     "Result": "api",
@@ -47,6 +49,8 @@ _HOMES = {
     "EvaluationReport": "report.evaluation",
     "InspectReport": "report.report",
     "Report": "report.report",
+    "SensitivityReport": "report.sensitivity",
+    "sensitivity": "search.sensitivity",
 }
 
 __all__ = [
@@ -61,11 +65,13 @@ __all__ = [
     "PrunePass",
     "Report",
     "Result",
+    "SensitivityReport",
     "UsageError",
     "__version__",
     "evaluate",
     "inspect",
     "prune",
+    "sensitivity",
 ]
 
 

@@ -19,6 +19,7 @@ from cyclopts import App, Parameter
 from .calibration import Calibration
 from .commands.delivery import check_places, deliver
 from .commands.evaluate import EVALUATE_EXAMPLES, evaluate_command
+from .commands.sensitivity import SENSITIVITY_EXAMPLES, sensitivity_command
 from .config import Format, OutputConfig, PruneConfig, Scope, parse_layer_override
 from .finetune import FineTune
 from .flags import CHECKING, OTHER, OUTPUT, SELECTION, CalibrationFlags, TrainingFlags, flag
@@ -48,6 +49,7 @@ Examples
   onnxprune model.onnx --train inputs/        retrain without labels
   onnxprune inspect model.onnx                what can be pruned, what not
   onnxprune evaluate model.onnx model.pruned.onnx --val val.npz
+  onnxprune sensitivity model.onnx --val val.npz
   onnxprune ./inspect                         a file named like a command
 
 Exit codes: 0 done, 1 failed, 2 wrong usage."""
@@ -203,7 +205,8 @@ def build_app() -> App:
         help_format="plaintext",
         help_formatter=print_panel,
         usage="Usage: onnxprune MODEL [OPTIONS]\n       onnxprune inspect MODEL [OPTIONS]"
-        "\n       onnxprune evaluate MODEL [MODEL ...] [OPTIONS]",
+        "\n       onnxprune evaluate MODEL [MODEL ...] [OPTIONS]"
+        "\n       onnxprune sensitivity MODEL --val DATA [OPTIONS]",
         version=tool_version,
         result_action="return_value",
         suppress_keyboard_interrupt=False,
@@ -220,6 +223,12 @@ def build_app() -> App:
         name="evaluate",
         usage="Usage: onnxprune evaluate MODEL [MODEL ...] [OPTIONS]",
         help_epilogue=EVALUATE_EXAMPLES,
+    )
+    app.command(
+        sensitivity_command,
+        name="sensitivity",
+        usage="Usage: onnxprune sensitivity MODEL --val DATA [OPTIONS]",
+        help_epilogue=SENSITIVITY_EXAMPLES,
     )
     app.register_install_completion_command(
         group=OTHER,

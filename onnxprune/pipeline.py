@@ -45,6 +45,7 @@ __all__ = [
     "Pruned",
     "input_gzip",
     "inspect_model",
+    "nothing_prunable",
     "prune_model",
     "report_unwritten",
     "write_pruned",
@@ -118,7 +119,7 @@ def prune_model(
     before = meter(source) if meter is not None else None
     scan = find_layers(source, embeddings=config.embeddings)
     if not scan.layers and config.quality != 0:
-        raise _nothing_prunable(scan)
+        raise nothing_prunable(scan)
     if train is not None:
         done = _retrained(
             source,
@@ -244,7 +245,7 @@ def _retrained(
     )
 
 
-def _nothing_prunable(scan: LayerScan) -> ModelError:
+def nothing_prunable(scan: LayerScan) -> ModelError:
     """The error for a model without layers, with the reasons of the first few candidates."""
     if not scan.unprunable:
         return ModelError(

@@ -33,7 +33,7 @@ from .report.report import (
 if TYPE_CHECKING:
     from .pipeline import Pruned
 
-__all__ = ["Writing", "inspection", "model_name", "parameter_count", "summary"]
+__all__ = ["Writing", "inspection", "layer_operators", "model_name", "parameter_count", "summary"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _layer_row(plan: LayerPlan, decision: Decision) -> LayerRow:
     notes = [text for text in (plan.reason, *layer.notes, dense) if text]
     return LayerRow(
         layer=layer.name,
-        operators=_operators(layer),
+        operators=layer_operators(layer),
         nodes=tuple(use.node for use in layer.uses),
         shape=layer.shape,
         dtype=type_name(layer.data_type),
@@ -160,7 +160,7 @@ def _inspect_row(plan: LayerPlan, kept: tuple[int, ...]) -> InspectRow:
     notes = [text for text in (plan.reason, *layer.notes) if text]
     return InspectRow(
         layer=layer.name,
-        operators=_operators(layer),
+        operators=layer_operators(layer),
         nodes=tuple(use.node for use in layer.uses),
         shape=layer.shape,
         dtype=type_name(layer.data_type),
@@ -175,7 +175,8 @@ def _inspect_row(plan: LayerPlan, kept: tuple[int, ...]) -> InspectRow:
     )
 
 
-def _operators(layer: Layer) -> tuple[str, ...]:
+def layer_operators(layer: Layer) -> tuple[str, ...]:
+    """Types of the nodes that use a layer's weight, each once."""
     return tuple(dict.fromkeys(use.op_type for use in layer.uses))
 
 

@@ -74,7 +74,7 @@ def timings_of(
     if first is None or source is None:
         feeds, inputs = _random(models, sessions, batch), "random inputs"
     else:
-        feeds, inputs = [_taken(one, first, batch) for one in models], source.name
+        feeds, inputs = [_taken(one, first, batch) for one in models], _title(source)
 
     def advance(done: int, total: int) -> None:
         if progress:
@@ -85,6 +85,11 @@ def timings_of(
         runtime_name(), config.threads, batch, runs=seconds.shape[1], inputs=inputs
     )
     return conditions, tuple(_timing(row, seconds[0]) for row in seconds)
+
+
+def _title(source: BatchSource) -> str:
+    """What reports call the data, less what is in it."""
+    return source.description.partition(":")[0]
 
 
 def _timing(seconds: np.ndarray, first: np.ndarray) -> Timing:

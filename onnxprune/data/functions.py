@@ -23,7 +23,9 @@ def names_function(text: str) -> bool:
 
 
 def find_function(
-    text: str, wanted: str = "that takes no arguments and returns batches"
+    text: str,
+    wanted: str = "that takes no arguments and returns batches",
+    folder: Path | None = None,
 ) -> Callable[..., Any]:
     """Import the function that ``module:function`` names: this runs the module's code.
 
@@ -32,12 +34,13 @@ def find_function(
     Args:
         text: The name.
         wanted: What the function must be, for a message.
+        folder: What counts as the current directory, where this is another process's.
 
     Raises:
         DataError: The module cannot be imported, or has no such function.
     """
     module_name, _, function_name = text.partition(":")
-    here = str(Path.cwd())
+    here = str(folder or Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:

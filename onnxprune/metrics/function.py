@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..data.functions import find_function
@@ -61,10 +62,11 @@ class _Call:
     """Calls the function; travels to other processes by its name where it came by name."""
 
     given: GivenMetric
+    folder: Path = field(default_factory=Path.cwd)
     _found: Callable[[Any, Any], float] | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"given": self.given, "_found": None}
+        return {"given": self.given, "folder": self.folder, "_found": None}
 
     @property
     def name(self) -> str:
@@ -79,7 +81,7 @@ class _Call:
         if not isinstance(self.given, str):
             return self.given
         if self._found is None:
-            self._found = find_function(self.given, WANTED)
+            self._found = find_function(self.given, WANTED, self.folder)
         return self._found
 
     def __call__(self, outputs: Any, targets: Any) -> float:

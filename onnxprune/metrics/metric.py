@@ -12,7 +12,7 @@ from ..data.labels import check_labels
 from ..errors import DataError
 from .request import Better
 
-__all__ = ["TOP_1", "Measured", "Metric", "Tally", "Values", "Whole"]
+__all__ = ["TOP_1", "Measured", "Metric", "Tally", "Values", "Whole", "standard_error"]
 
 #: Name of the metric of classifiers.
 TOP_1 = "top-1 accuracy"
@@ -68,6 +68,17 @@ class Measured:
     def error(self) -> float | None:
         """Standard error of the value as an estimate for other samples; None where unknown."""
         return None if self.by_sample is None else standard_error(self.by_sample)
+
+    def drop(self, other: Measured) -> float:
+        """How much worse another model is by the same metric; negative where it is better."""
+        lost = self.value - other.value
+        return lost if self.metric.better == "higher" else 0.0 - lost
+
+    def drop_error(self, other: Measured) -> float | None:
+        """Standard error of the drop, from the differences on each sample; None where unknown."""
+        if self.by_sample is None or other.by_sample is None:
+            return None
+        return standard_error(self.by_sample - other.by_sample)
 
 
 def standard_error(values: np.ndarray) -> float | None:

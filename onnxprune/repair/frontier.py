@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 from onnx import ModelProto
 
+from ..graph.part import captured_names
 from ..model.model import Model
 from .samples import Samples
-from .taps import Taps, captured_names
+from .taps import Taps
 
 __all__ = ["FRONTIER_BYTES", "advanced"]
 

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from ..errors import ModelError, OutputError
+from ..graph.part import part_of
 from ..model.model import Model
 from ..model.save import INLINE_LIMIT, serialised, to_proto, write_pair
-from ..model.tensors import subgraphs, walk_graphs, walk_tensors
+from ..model.tensors import walk_graphs, walk_tensors
 from ..runtime import open_session, run
 from ..training.precision import float32_copy
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["Taps", "captured_names"]
+__all__ = ["Taps"]
 
 Feeds = Mapping[str, np.ndarray]
 _HALVES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
@@ -49,7 +50,9 @@ class Taps:
         self.fed = tuple(dict.fromkeys(name for name in names if name in given))
         self.stack = stack
         self._session = (
-            _opened(_part(_wide_model(model), self.names, known or {})) if self.names else None
+            _opened(part_of(_wide_model(model), self.names, _wide_all(known or {})))
+            if self.names
+            else None
         )
 
     def batches(self, feeds: Feeds) -> Iterator[dict[str, np.ndarray]]:
@@ -89,54 +92,15 @@ def _wide(value: Any) -> Any:
     return value.astype(np.float32) if is_half else value
 
 
+def _wide_all(values: Feeds) -> dict[str, np.ndarray]:
+    return {name: _wide(array) for name, array in values.items()}
+
+
 def _typed(array: np.ndarray, kind: str) -> np.ndarray:
     """Floats in the width that the session takes: it may be a wider copy of the model."""
     if array.dtype.kind not in "fV":
         return array
     return array.astype({"tensor(float)": "f4", "tensor(double)": "f8"}.get(kind, "f2"), copy=False)
-
-
-def _part(model: Model, names: Sequence[str], known: Feeds) -> Model:
-    """The part of a model that makes these values, its outputs, from those that are known."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
-    graph = proto.graph
-    needed = set(names)
-    kept: list[NodeProto] = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output) - known.keys():
-            needed.update(node.input, captured_names(node))
-            kept.append(node)
-    nodes = [NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
-    tensors = [t for t in graph.initializer if t.name in needed]
-    inputs = [info for info in graph.input if info.name in needed]
-    declared = {info.name for info in inputs}
-    inputs += [_info(n, a) for n, a in known.items() if n in needed and n not in declared]
-    for field, values in (("node", nodes), ("initializer", tensors), ("input", inputs)):
-        copies = [type(value).FromString(value.SerializeToString()) for value in values]
-        graph.ClearField(field)
-        getattr(graph, field).extend(copies)
-    del graph.output[:]
-    graph.output.extend(ValueInfoProto(name=name) for name in names)
-    del graph.value_info[:]
-    return Model(proto, model.payloads, model.origin)
-
-
-def captured_names(node: NodeProto) -> Iterator[str]:
-    """Names that the bodies of a node may take from around them."""
-    pending: list[GraphProto] = [graph for _, graph in subgraphs(node, 0)]
-    while pending:
-        graph = pending.pop()
-        yield from (output.name for output in graph.output)
-        for inner in graph.node:
-            yield from inner.input
-            pending += [body for _, body in subgraphs(inner, 0)]
-
-
-def _info(name: str, like: np.ndarray) -> ValueInfoProto:
-    """An input for arrays of the type and the rank of one."""
-    kind = helper.np_dtype_to_tensor_dtype(_wide(like).dtype)
-    return helper.make_tensor_value_info(name, kind, [None] * like.ndim)
 
 
 def _wide_model(model: Model) -> Model:

@@ -23,7 +23,7 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
-COMMANDS = ("inspect", "evaluate")
+COMMANDS = ("inspect", "evaluate", "sensitivity")
 
 
 def explain(error: BaseException) -> tuple[str, int]:

@@ -7,25 +7,23 @@ known, not a number or infinite is null.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import numbers
-import os
-import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import OutputError
 from .document import Presentable
+from .files import check_target, write_text
 from .report import InspectReport, Report
 
 __all__ = ["SCHEMA", "AnyReport", "check_json_target", "to_dict", "to_json", "write_json"]
 
 SCHEMA = 1
+#: What messages call the file.
+REPORT = "the JSON report"
 
 AnyReport: TypeAlias = Report | InspectReport | Presentable
 
@@ -68,74 +66,10 @@ def _plain(value: Any) -> Any:
 
 
 def check_json_target(path: Path, *, overwrite: bool, inputs: tuple[Path, ...]) -> None:
-    """Refuse a place where a report cannot go, before any work is done.
-
-    Raises OutputError for a folder, a missing parent folder, an existing file without `overwrite`,
-    and for each of the `inputs`, which are never replaced.
-    """
-    shown = repr(str(path))
-    if path.is_dir():
-        raise OutputError(f"the JSON report {shown} is a folder: give the name of a file in it")
-    if any(_same_file(path, other) for other in inputs):
-        raise OutputError(f"the JSON report would replace the input {shown}: give another name")
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"the JSON report cannot be written to {shown}: the folder {str(path.parent)!r}"
-            " does not exist"
-        )
-    if path.is_file() and not overwrite:
-        raise OutputError(
-            f"the JSON report {shown} exists: give another name, or --overwrite to replace it"
-        )
+    """Refuse a place where a report cannot go; see `onnxprune.report.files.check_target`."""
+    check_target(path, REPORT, overwrite=overwrite, inputs=inputs)
 
 
 def write_json(report: AnyReport, path: Path) -> None:
-    """Write a report beside its target and move it there; raises OutputError where that fails.
-
-    A target that is no regular file, such as a pipe or a device, is written to as it is.
-    """
-    text = to_json(report)
-    try:
-        target = path.resolve()
-        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-            target.write_text(text, encoding="ascii")
-        else:
-            _replace(target, text)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"the JSON report cannot be written to {str(path)!r}: {reason}"
-        ) from error
-
-
-def _replace(target: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".tmp"
-    )
-    try:
-        with os.fdopen(handle, "w", encoding="ascii", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, _mode(target))
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def _mode(target: Path) -> int:
-    """Permissions of the file to replace, or those a new file gets; mkstemp's are private."""
-    if target.exists():
-        return stat.S_IMODE(target.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return one.resolve() == other.resolve()
+    """Write a report; raises OutputError where that fails."""
+    write_text(to_json(report), path, REPORT)

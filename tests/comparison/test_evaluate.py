@@ -125,7 +125,7 @@ def test_latency_is_of_runs_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> 
     assert conditions is not None
     assert conditions.runtime.startswith("onnxruntime ")
     assert (conditions.threads, conditions.batch, conditions.runs) == (2, 3, 5)
-    assert conditions.inputs == "the data"
+    assert conditions.inputs == "arrays"
 
 
 def test_latency_without_data_and_over_few_samples() -> None:
@@ -170,7 +170,7 @@ def test_one_model_without_labels_is_not_measured() -> None:
     assert "not measured: see the note" in str(report)
     timed = onnxprune.evaluate(A, runs=1, val=iter([X[:5]]))
     assert timed.conditions is not None
-    assert timed.conditions.inputs == "the given list_iterator"
+    assert timed.conditions.inputs == "list_iterator"
 
 
 def test_data_that_can_be_read_only_once() -> None:

@@ -1,0 +1,1 @@
+"""How much each layer can spare, and the most pruning within a given loss."""
