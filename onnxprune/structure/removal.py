@@ -16,7 +16,7 @@ from .registry import Site
 from .revision import REVISIONS, Kept, Revision
 from .sizes import constant_tensor
 
-__all__ = ["remove", "remove_coupled"]
+__all__ = ["remove", "remove_coupled", "set_constant"]
 
 
 def remove(proto: ModelProto, atoms: Iterable[int]) -> ModelProto:
@@ -87,7 +87,7 @@ class _Removal:
         if site is None:
             tensor = constant_tensor(node)
             if tensor is not None and self._is_cut(node.output[0]):
-                _set_constant(node, self._cut(tensor, node.output[0]))
+                set_constant(node, self._cut(tensor, node.output[0]))
             return [node]
         for name in node.output:
             self._kept(name)
@@ -139,7 +139,7 @@ class _Removal:
         graph.value_info.extend(kept)
 
 
-def _set_constant(node: NodeProto, tensor: TensorProto) -> None:
+def set_constant(node: NodeProto, tensor: TensorProto) -> None:
     """Store a tensor in a Constant node, in the form that the node had."""
     held = find_attribute(node, "value")
     if held is not None:

@@ -59,12 +59,14 @@ class Run:
 
     Attributes:
         shapes: Shape of every value that has a known one.
+        types: Element type of the same.
         values: Small constants and the results of arithmetic on them and on shapes.
         derived: Names in `values` that depend on the shape of something.
         failures: Nodes whose shapes do not fit these sizes.
     """
 
     shapes: dict[str, Shape] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
     derived: set[str] = field(default_factory=set)
     failures: int = 0
@@ -232,6 +234,7 @@ class _Evaluation:
     def _set_type(self, name: str, dtype: int, shape: Shape) -> None:
         self._types[name] = onnx.helper.make_tensor_type_proto(dtype, shape)
         self.run.shapes[name] = shape
+        self.run.types[name] = dtype
 
     def _add_node(self, node: NodeProto, stated: Mapping[str, TypeProto]) -> None:
         if constant_tensor(node) is not None:
