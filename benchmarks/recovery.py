@@ -28,6 +28,7 @@ import onnxprune
 from benchmarks.zoo_data import PAIRS, Pair
 from onnxprune.config import Scope
 from onnxprune.evaluation import Meter
+from onnxprune.finetune import RateSchedule
 from onnxprune.model.sources import read
 
 RESULTS = Path(__file__).parent / "results" / "recovery.json"
@@ -46,12 +47,14 @@ class Recipe:
     Attributes:
         epochs: Times through the training set.
         rate: Learning rate.
+        schedule: How the rate changes.
         augment: Whether images are shifted and mirrored.
         scope: What meets the share of zeros: all layers together, or each.
     """
 
     epochs: int
     rate: float = 1e-3
+    schedule: RateSchedule = "constant"
     augment: bool = False
     scope: Scope = "global"
 
@@ -60,7 +63,7 @@ RECIPES = {
     "vnn21_mnist_fc_256x2": Recipe(10, scope="layer"),
     "mnist_cntk_wml": Recipe(10),
     "fashionmnist_edwin_cnn": Recipe(3, 3e-4),
-    "vnn21_cifar10_resnet_4b": Recipe(8, augment=True),
+    "vnn21_cifar10_resnet_4b": Recipe(8, schedule="cosine", augment=True),
     "vnn23_vit_ibp_3_3_8": Recipe(8, 5e-4, augment=True),
 }
 
@@ -96,7 +99,11 @@ def measure(pair: Pair, recipe: Recipe, sparsity: float, mode: str) -> dict[str,
     dense = meter(source)
     # All are classifiers, most without a softmax that says so: it decides what is distilled.
     settings = onnxprune.FineTune(
-        epochs=recipe.epochs, lr=recipe.rate, batch_size=BATCH, loss="cross-entropy"
+        epochs=recipe.epochs,
+        lr=recipe.rate,
+        lr_schedule=recipe.schedule,
+        batch_size=BATCH,
+        loss="cross-entropy",
     )
     pruned = onnxprune.prune(pair.path, sparsity=sparsity, scope=recipe.scope)
     started = time.perf_counter()
@@ -119,6 +126,7 @@ def measure(pair: Pair, recipe: Recipe, sparsity: float, mode: str) -> dict[str,
         "loss": training.loss,
         "epochs": recipe.epochs,
         "rate": recipe.rate,
+        "schedule": recipe.schedule,
         "augmented": recipe.augment,
         "scope": recipe.scope,
         "seconds": round(seconds, 1),
