@@ -16,9 +16,9 @@ from .lanes import Lane, Layout, lay_out
 
 __all__ = ["Choice", "Chooser"]
 
-#: With a global scope no group loses more than this share of what is left of the others on
-#: average: a quarter of their channels at least stay, whatever their scores.
-LEAST = 0.25
+#: With a global scope every group keeps at least this share of what groups keep on average: losses
+#: do not add up where nearly all of a layer goes, and a chain is as wide as its narrowest link.
+LEAST = 0.5
 
 
 @dataclass(frozen=True, eq=False)

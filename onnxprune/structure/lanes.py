@@ -71,6 +71,15 @@ class Layout:
         ]
         return max(lanes, key=lambda lane: lane.length)
 
+    def channels(self) -> list[float]:
+        """For each group, how many channels of its family's longest lane go with an atom."""
+        found = [1.0] * len(self.sizes)
+        for family in self.families:
+            length = self.main_lane(family).length
+            for group in family:
+                found[group] = length / self.sizes[group]
+        return found
+
 
 def lay_out(coupling: Coupling, groups: Sequence[Group]) -> Layout:
     """Find the lanes of a model and the families of its groups."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from onnx import ModelProto, TensorProto
 
 from ..model.tensors import node_label, walk_tensors
 from .analysis import Coupling
+from .groups import Group
 from .operations import multiplications
 from .sizes import Run, Shape, run_at
 
@@ -97,6 +98,16 @@ class WorkCounter:
         }
         macs = sum(multiplications(node, shapes) or 0 for node in self._nodes)
         return Work(macs, self._open_size, self._unknown)
+
+    def savings(self, groups: Sequence[Group]) -> list[float]:
+        """For each group, the operations that go with an atom, while half of the group goes."""
+        whole = self.without(()).macs
+        found = []
+        for group in groups:
+            gone = max(1, group.size // 2)
+            saved = whole - self.without(group.atoms[:gone].tolist()).macs
+            found.append(max(saved / gone, 1.0))
+        return found
 
     def _keyed(
         self, shape: Shape, axes: tuple[np.ndarray, ...]

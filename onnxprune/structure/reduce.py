@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from onnx import ModelProto
 
 from ..data.source import BatchSource
@@ -13,16 +14,18 @@ from ..errors import ModelError, OutputError, UsageError
 from ..model.model import Model
 from ..model.save import to_proto
 from ..model.sources import read
-from ..repair.repair import SAMPLES
+from ..repair.repair import SAMPLES, single_threaded_algebra
 from ..repair.samples import Samples
 from .analysis import Coupling, analyse
 from .choice import Choice, Chooser
 from .config import ChannelConfig
 from .groups import Group, find_barriers, find_groups
-from .importance import magnitudes
+from .importance import Scores, magnitudes
+from .lanes import lay_out
 from .latency import Race, Speed
 from .macs import Work, WorkCounter, count_parameters
 from .reconstruct import Reconstructor
+from .relevance import relevances
 from .removal import remove_coupled
 from .targets import Found, meet_macs, meet_speedup
 
@@ -122,9 +125,8 @@ class _Reduction:
         self._groups = find_groups(coupling)
         self._counter = WorkCounter(coupling)
         self._repair = Reconstructor(coupling, data, samples) if data is not None else None
-        scores = magnitudes(coupling, self._groups)
         self._chooser = Chooser(
-            coupling, self._groups, scores, scope=config.scope, align=config.align
+            coupling, self._groups, self._scores(), scope=config.scope, align=config.align
         )
 
     def reduced(self, model: Model) -> Reduced:
@@ -146,6 +148,18 @@ class _Reduction:
             tuple(warnings),
             found.speed,
         )
+
+    def _scores(self) -> list[Scores]:
+        """Importance of the atoms of each group, for what it saves to remove them."""
+        if self._repair is None or self._config.importance == "l2":
+            return magnitudes(self._coupling, self._groups)
+        with single_threaded_algebra():
+            scores = relevances(self._repair, self._groups, self._progress)
+        savings = np.array(self._counter.savings(self._groups))
+        if self._config.channels is not None:
+            # A share of channels is wanted, and speed for it: both count alike.
+            savings = np.sqrt(savings * lay_out(self._coupling, self._groups).channels())
+        return [each / saved for each, saved in zip(scores, savings, strict=True)]
 
     def _found(self) -> Found:
         config = self._config
