@@ -1,98 +1,180 @@
-"""Accuracy after pruning without retraining, with 512 unlabelled training samples.
+"""Accuracy after pruning without retraining: ours, and every method that onnxsim offers.
 
-    python -m benchmarks.one_shot [MODEL ...] [--sparsity 0.8 0.9 0.95] [--seed 0]
+    python -m benchmarks.one_shot                      all cells that are not in the results yet
+    python -m benchmarks.one_shot --models NAME ... --ways onnxprune --sparsities 0.9 0.95
+    python -m benchmarks.one_shot --table              what docs/results.md shows
 
-Every way to prune and repair gets the same samples; test data serve for the printed number alone.
+Every method gets the same file and the same 512 unlabelled calibration inputs. Nothing is chosen on
+test data: they serve for the printed number alone. Each method runs in processes of its own, whose
+memory and time are limited; cells are kept in benchmarks/results/one_shot.json as soon as they are
+done, and a run that was stopped goes on where it was. Models and data: one_shot_trials.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Sequence
+import json
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+from benchmarks.one_shot_trials import MODELS, trials
+from benchmarks.one_shot_ways import OURS, PEERS, WAYS
 
-from benchmarks.zoo_data import PAIRS, Pair
-from onnxprune.data.source import BatchSource, open_source
-from onnxprune.data.specs import input_specs
-from onnxprune.evaluation import Meter
-from onnxprune.graph.layers import find_layers
-from onnxprune.model.load import load
-from onnxprune.model.model import Model
-from onnxprune.pruning.plan import LayerPlan, apply_plan, make_plan
-from onnxprune.repair.gradual import prune_in_steps
-from onnxprune.repair.repair import repair
-from onnxprune.repair.working import working_form
+RESULTS = Path(__file__).parent / "results" / "one_shot.json"
+SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
+DENSE = "dense"
+#: Seconds and bytes that a process may take.
+TIMEOUT, MEMORY = 1200, 16 * 2**30
+#: Points of accuracy within which two methods are as good as each other.
+TIE = 0.2
 
-MODELS = ("vnn21_mnist_fc_256x2", "vnn21_cifar10_resnet_4b")
-SAMPLES = 512
-
-Plans = tuple[LayerPlan, ...]
-Way = Callable[[Model, Plans, BatchSource, float], Model]
-
-
-def _none(model: Model, plans: Plans, source: BatchSource, sparsity: float) -> Model:
-    return apply_plan(model, plans)
-
-
-def _match(model: Model, plans: Plans, source: BatchSource, sparsity: float) -> Model:
-    return repair(model, apply_plan(model, plans), plans, source, method="match").model
-
-
-def _refit(model: Model, plans: Plans, source: BatchSource, sparsity: float) -> Model:
-    return repair(model, apply_plan(model, plans), plans, source).model
-
-
-def _steps(model: Model, plans: Plans, source: BatchSource, sparsity: float) -> Model:
-    return prune_in_steps(model, plans, source, sparsity, criterion="magnitude").model
-
-
-def _steps_by_use(model: Model, plans: Plans, source: BatchSource, sparsity: float) -> Model:
-    return prune_in_steps(model, plans, source, sparsity).model
-
-
-WAYS: dict[str, Way] = {
-    "global magnitude": _none,
-    "+ match": _match,
-    "+ refit": _refit,
-    "in steps": _steps,
-    "in steps, by use": _steps_by_use,
-}
-
-
-def measured(pair: Pair, sparsities: Sequence[float], seed: int) -> None:
-    """Print the table of one model."""
-    model = load(pair.path)
-    scan = find_layers(model)
-    specs = input_specs(model.proto)
-    train = pair.arrays("train")
-    picks = np.random.default_rng(seed).permutation(len(train["labels"]))[:SAMPLES]
-    inputs = {name: array[picks] for name, array in train.items() if name != "labels"}
-    meter = Meter(pair.arrays("test"))
-    dense = 100 * meter(working_form(model))
-    print(f"\n{pair.model}, dense {dense:.1f} %", flush=True)
-    print(f"{'accuracy (seconds)':20}" + "".join(f"{100 * s:>16.0f} %" for s in sparsities))
-    for name, way in WAYS.items():
-        cells = []
-        for sparsity in sparsities:
-            plans = make_plan(model, scan, sparsity=sparsity)
-            source = open_source(inputs, specs, labelled=False)
-            started = time.perf_counter()
-            pruned = way(model, plans, source, sparsity)
-            seconds = time.perf_counter() - started
-            cells.append(f"{100 * meter(working_form(pruned)):9.1f} ({seconds:5.1f})")
-        print(f"{name:20}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+Cells = dict[str, dict[str, Any]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", default=MODELS, choices=[*PAIRS], metavar="MODEL")
-    parser.add_argument("--sparsity", nargs="+", type=float, default=[0.8, 0.9, 0.95])
-    parser.add_argument("--seed", type=int, default=0)
+    """Fill in the cells that are missing, or print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL")
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS], default=[*WAYS], metavar="WAY")
+    parser.add_argument("--sparsities", nargs="+", type=float, default=SPARSITIES)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--again", action="store_true", help="measure cells that are there, too")
+    parser.add_argument("--table", action="store_true", help="print the table and do nothing else")
     given = parser.parse_args()
-    for name in given.models:
-        measured(PAIRS[name], given.sparsity, given.seed)
+    if given.table:
+        print(table(_read(given.results)))
+        return
+    for model in given.models:
+        wanted = [(DENSE, 0.0), *product(given.ways, given.sparsities)]
+        cells = _read(given.results)
+        missing = [
+            (way, sparsity)
+            for way, sparsity in wanted
+            if _key(model, way, sparsity) not in cells or (given.again and way != DENSE)
+        ]
+        if missing:
+            _measure(model, missing, given.results)
+
+
+def _measure(model: str, wanted: list[tuple[str, float]], results: Path) -> None:
+    """Measure cells of one model and keep them."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder)
+        written = [vars(trial) for trial in trials(model, given)]
+        (given / "test.pickle").write_bytes(pickle.dumps([t.pop("test") for t in written]))
+        (given / "trials.pickle").write_bytes(pickle.dumps(written))
+        del written
+        for way in dict.fromkeys(way for way, _ in wanted):
+            missing = [sparsity for name, sparsity in wanted if name == way]
+            while missing:
+                for cell in _cells(given, way, missing):
+                    cells = _read(results)
+                    cells[_key(model, way, missing[0])] = cell
+                    results.parent.mkdir(exist_ok=True)
+                    results.write_text(json.dumps(cells, indent=1, sort_keys=True) + "\n")
+                    print(f"{model} {way} {missing[0]:g}: {_shown(cell)}", flush=True)
+                    del missing[0]
+
+
+def _cells(given: Path, way: str, sparsities: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """Cells in this order, as far as one process gets, and last why it got no further."""
+    command = [sys.executable, "-m", "benchmarks.one_shot_cell", given, way, MEMORY, *sparsities]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [str(word) for word in command], stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        done, late = 0, threading.Event()
+        while True:
+            timer = threading.Timer(TIMEOUT, lambda: (late.set(), process.kill()))
+            timer.start()
+            line = process.stdout.readline()
+            timer.cancel()
+            if not line:
+                break
+            done += 1
+            yield json.loads(line)
+        process.wait()
+        if done < len(sparsities):
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+            yield {"failure": f"not done after {TIMEOUT} s" if late.is_set() else last[:200]}
+
+
+def _shown(cell: dict[str, Any]) -> str:
+    if "failure" in cell:
+        return str(cell["failure"])
+    return f"{_accuracy(cell):.2f} % in {_mean(cell, 'seconds'):.1f} s, {cell['peak_mb']:.0f} MB"
+
+
+def _read(path: Path) -> Cells:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _key(model: str, way: str, sparsity: float) -> str:
+    return f"{model} {way} {sparsity:g}"
+
+
+def _mean(cell: dict[str, Any], name: str) -> float:
+    return statistics.fmean(cell[name])
+
+
+def _accuracy(cell: dict[str, Any]) -> float:
+    return 100 * _mean(cell, "accuracy")
+
+
+def table(cells: Cells) -> str:
+    """Markdown: accuracies by model and sparsity, ours against the best of the others."""
+    names = [OURS, *PEERS]
+    head = ["model", "zeros", "dense", *names, "lead", "", "seconds", "SparseGPT's", "MB"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for model, sparsity in product(MODELS, SPARSITIES):
+        found = {name: cells.get(_key(model, name, sparsity)) for name in names}
+        dense, ours = cells.get(_key(model, DENSE, 0.0)), found[OURS]
+        if dense is None or not any(found.values()):
+            continue
+        row = [model, f"{sparsity:.0%}", f"{_accuracy(dense):.2f}"]
+        row += [_percent(found[name]) for name in names]
+        row += _verdict(found, sparsity)
+        row += [_number(each, "seconds") for each in (ours, found["SparseGPT"])]
+        row.append(f"{ours['peak_mb']:.0f}" if ours and "peak_mb" in ours else "-")
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _percent(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "-"
+    return "failed" if "failure" in cell else f"{_accuracy(cell):.2f}"
+
+
+def _number(cell: dict[str, Any] | None, name: str) -> str:
+    return "-" if cell is None or name not in cell else f"{_mean(cell, name):.1f}"
+
+
+def _verdict(found: dict[str, dict[str, Any] | None], sparsity: float) -> list[str]:
+    """Points ahead of the best peer, and whether that is a win, a tie or a loss."""
+    ours = found[OURS]
+    others = [_accuracy(c) for name, c in found.items() if name != OURS and c and "accuracy" in c]
+    if ours is None or "accuracy" not in ours or not others:
+        return ["-", "-"]
+    lead = round(_accuracy(ours) - max(others), 2)
+    word = "win" if lead > TIE else "tie" if lead >= -TIE else "loss"
+    if sparsity >= 0.8 and word == "tie":
+        word = "tie, ahead" if lead > 0 else "tie, behind"
+    return [f"{lead:+.2f}", word]
 
 
 if __name__ == "__main__":
