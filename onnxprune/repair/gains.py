@@ -26,6 +26,8 @@ __all__ = ["OutputProbe", "layer_gains", "with_gains"]
 PROBE = 0.7
 #: Power of the gains in a score.
 POWER = 0.5
+#: Least factor that logarithms are taken of.
+TINY = 1e-30
 #: Batches that gains are measured on.
 BATCHES = 2
 
@@ -64,51 +66,51 @@ class OutputProbe:
 
 
 def layer_gains(
-    model: Model,
-    jobs: Sequence[Job],
-    uses: Uses,
-    scales: Mapping[TensorAddress, float],
-    probe: OutputProbe,
+    model: Model, jobs: Sequence[Job], uses: Uses, probe: OutputProbe
 ) -> dict[TensorAddress, float]:
     """The gain of each layer.
 
     Args:
         model: The unpruned model.
         jobs: The layers.
-        uses: How much inputs vary, relative to their layer's `scales`.
-        scales: Root mean square deviations of the layers' inputs.
+        uses: How much their inputs vary.
         probe: Measures changes of the outputs.
     """
     gains: dict[TensorAddress, float] = {}
     for job in jobs:
         address = job.layer.address
-        cut = without_least(model, [job.layer], PROBE, uses)
+        cut = without_least(model, [job.layer], PROBE, uses.relative)
         before = model.array(model.tensors[address]).reshape(-1).astype(np.float64)
         after = cut.array(cut.tensors[address]).reshape(-1).astype(np.float64)
-        lost = float((((before - after) * uses[address]) ** 2).sum()) * scales[address] ** 2
+        lost = float((((before - after) * uses.relative[address]) ** 2).sum())
+        lost *= uses.scales[address] ** 2
         gains[address] = (probe.distance(cut) / lost) ** 0.5 if lost > 0 else 0.0
     return gains
 
 
 def with_gains(
-    uses: Uses, scales: Mapping[TensorAddress, float], gains: Mapping[TensorAddress, float]
+    uses: Uses, gains: Mapping[TensorAddress, float | np.ndarray]
 ) -> dict[TensorAddress, np.ndarray]:
-    """Uses that also compare layers by what losing them does to the outputs.
+    """Relative uses that also compare layers by what losing their weights does to the outputs.
 
-    Their geometric mean over the layers stays what it was, weighted by weights, so that layers
-    without gains still compare.
+    Their geometric mean over all weights stays what it was, so that layers without gains still
+    compare.
+
+    Args:
+        uses: How much inputs vary.
+        gains: By address, for a layer or for each of its stored weights.
     """
     factors = {
-        address: (gains[address] * scales[address]) ** POWER
-        for address in uses
-        if gains.get(address, 0.0) > 0 and scales[address] > 0
+        address: np.power(np.asarray(gains[address]) * uses.scales[address], POWER)
+        for address in uses.relative
+        if np.any(gains.get(address, 0.0)) and uses.scales[address] > 0
     }
-    if not factors:
-        return dict(uses)
-    sizes = np.array([uses[address].size for address in factors])
-    logs = np.log(list(factors.values()))
-    middle = float(np.exp((sizes * logs).sum() / sizes.sum()))
+    logs = [
+        np.broadcast_to(np.log(np.maximum(factor, TINY)), uses.relative[address].shape)
+        for address, factor in factors.items()
+    ]
+    middle = float(np.exp(np.concatenate(logs).mean())) if logs else 1.0
     return {
-        address: use * np.float32(factors.get(address, middle) / middle)
-        for address, use in uses.items()
+        address: use * np.float32(factors[address] / middle) if address in factors else use
+        for address, use in uses.relative.items()
     }

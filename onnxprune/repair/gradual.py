@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -17,19 +17,20 @@ from ..model.tensors import TensorAddress
 from ..pruning.floating import FLOAT_DTYPES
 from ..pruning.plan import LayerPlan, Progress, apply_plan
 from .gains import BATCHES, OutputProbe, layer_gains, with_gains
+from .gram import Fit
+from .influence import Influence, influence_of
 from .jobs import Job
 from .refit import RIDGE
 from .repair import SAMPLES, Repaired, Repairer
 from .samples import Samples
-from .scores import input_uses, without_least
+from .scores import Uses, input_uses, stored_outputs, uses_of, without_least
+from .writing import rewritten
 
-__all__ = ["Criterion", "Cut", "in_steps", "prune_in_steps", "schedule"]
+__all__ = ["Criterion", "prune_in_steps", "schedule"]
 
 Criterion = Literal["magnitude", "activation"]
-#: Prunes a model to a share of zeros, 0 to 1; zeros stay.
-Cut = Callable[[Model, float], Model]
 #: Share of zeros after the first step, and by how much each later one divides what is left.
-FIRST, FACTOR = 0.5, 1.3
+FIRST, FACTOR = 0.5, 1.7
 
 
 def schedule(target: float, steps: int | None = None) -> tuple[float, ...]:
@@ -44,46 +45,6 @@ def schedule(target: float, steps: int | None = None) -> tuple[float, ...]:
     left = (1 - FIRST) / (1 - target)
     later = math.ceil(math.log(left) / math.log(FACTOR)) if steps is None else steps - 1
     return (*(1 - (1 - FIRST) / left ** (i / later) for i in range(later)), target)
-
-
-def in_steps(
-    repairer: Repairer,
-    model: Model,
-    cut: Cut,
-    shares: Sequence[float],
-    *,
-    ridge: float = RIDGE,
-    progress: Progress | None = None,
-) -> Repaired:
-    """Prune and refit at each of these shares, every time towards the unpruned model.
-
-    Args:
-        repairer: Repairs prunings of the model.
-        model: Where to start from: the unpruned model, or a pruned one.
-        cut: Prunes further.
-        shares: Shares of zeros, rising.
-        ridge: Pull of a refit towards the weights as they are.
-        progress: Told of the layers done in all steps.
-
-    Returns:
-        The last step's result; its errors before are those that the last step's pruning made.
-    """
-    if not shares:
-        raise UsageError("pruning in steps needs at least one step")
-
-    result: Repaired | None = None
-    for number, share in enumerate(shares):
-
-        def advance(stage: str, done: int, total: int, number: int = number) -> None:
-            if progress:
-                progress(stage, number * total + done, len(shares) * total)
-
-        pruned = cut(model if result is None else result.model, share)
-        result = repairer.repair(pruned, ridge=ridge, progress=advance)
-    assert result is not None  # there is a step
-    choice = getattr(cut, "choice", "")
-    how = f"in {len(shares)} steps" if len(shares) > 1 else "at once"
-    return replace(result, choice=f"{choice}, {how}" if choice else how)
 
 
 def prune_in_steps(
@@ -108,8 +69,7 @@ def prune_in_steps(
         plans: Its layers.
         data: Inputs, or samples that were taken already; labels are not used.
         sparsity: Share of zeros over the layers that have no quality of their own, 0 to 1.
-        steps: Number of steps; None: see `schedule`, or all at once where that brings the outputs
-            nearer to those of the unpruned model.
+        steps: Number of steps; None: see `schedule`.
         criterion: What the least weights are: of least ``magnitude``, or of least magnitude times
             the deviation of what they multiply (``activation``).
         samples: Most samples that are taken.
@@ -134,65 +94,59 @@ def prune_in_steps(
         if plan.reason is None and plan.quality is None and _is_float(source, plan.layer)
     ]
     own = {layer.address for layer in pool}
-    start = apply_plan(source, [plan for plan in plans if plan.layer.address not in own])
-    cuts = _cuts(repairer, pool, criterion)
+    begun = apply_plan(source, [plan for plan in plans if plan.layer.address not in own])
+    start = repairer.started(begun)
+    way = _way(repairer, start, pool, criterion)
     shares = schedule(sparsity, steps)
-    if len(cuts) == 1 and (steps is not None or len(shares) == 1):
-        return in_steps(repairer, start, cuts[0], shares, ridge=ridge, progress=progress)
-    return _nearest(repairer, start, cuts, shares, steps is None, ridge, progress)
+    reached = _through(repairer, start, way, shares, ridge, progress)
+    how = f"in {len(shares)} steps" if len(shares) > 1 else "at once"
+    finished = repairer.finished(begun, reached.model, reached.fits)
+    return replace(finished, choice=f"{way.choice}, {how}")
 
 
-def _nearest(
+@dataclass(frozen=True, eq=False)
+class _Reached:
+    """A pruned and refitted model in its working form, and each layer's fit by name."""
+
+    model: Model
+    fits: Mapping[str, Fit]
+
+
+def _through(
     repairer: Repairer,
     start: Model,
-    cuts: Sequence[Cut],
+    way: _Way,
     shares: Sequence[float],
-    once: bool,
     ridge: float,
     progress: Progress | None,
-) -> Repaired:
-    """The pruning whose outputs are nearest to those of the unpruned model, on the samples.
+) -> _Reached:
+    """Prune and refit at each of these shares.
 
-    Each cut is tried at once, the better one then in steps. Which of them wins depends on the
-    model, and samples without labels tell.
-
-    Args:
-        repairer: Repairs prunings of the model.
-        start: Where to start from.
-        cuts: Ways to prune.
-        shares: Steps to go through.
-        once: Whether pruning at once may win over pruning in steps.
-        ridge: See `in_steps`.
-        progress: See `in_steps`.
+    What is refitted at a step says which weights go at the next. The refit itself begins with the
+    weights of the unpruned model every time: its ridge pulls towards those. Pulled towards those of
+    the step before, weights would drift with the number of steps, as far as few samples let them.
     """
-    probe = OutputProbe(repairer.source, repairer.samples)
-    total = len(cuts) + (len(shares) if len(shares) > 1 else 0)
-    tried: list[tuple[float, int, Repaired]] = []
-    for number, cut in enumerate(cuts):
-        told = _part(progress, number, 1, total)
-        result = in_steps(repairer, start, cut, shares[-1:], ridge=ridge, progress=told)
-        tried.append((probe.distance(repairer.working(result.model)), number, result))
-    tried.sort(key=lambda entry: entry[:2])
-    distance, number, best = tried[0]
-    if len(shares) == 1:
-        return best
-    told = _part(progress, len(cuts), len(shares), total)
-    stepped = in_steps(repairer, start, cuts[number], shares, ridge=ridge, progress=told)
-    if once and probe.distance(repairer.working(stepped.model)) > distance:
-        return best
-    return stepped
+    reached = _Reached(start, {})
+    for number, share in enumerate(shares):
+
+        def told(stage: str, done: int, total: int, number: int = number) -> None:
+            if progress:
+                progress(stage, number * total + done, len(shares) * total)
+
+        cut = _masked(start, way(reached, share), way.layers)
+        reached = _Reached(*repairer.refit(cut, ridge=ridge, progress=told))
+    return reached
 
 
-def _part(progress: Progress | None, before: int, own: int, total: int) -> Progress | None:
-    """Progress of a part of the work: `own` of `total` runs, after `before` others."""
-    if progress is None:
-        return None
-
-    def advance(stage: str, done: int, layers: int) -> None:
-        one = layers // own
-        progress(stage, before * one + done, total * one)
-
-    return advance
+def _masked(start: Model, pruned: Model, layers: Sequence[Layer]) -> Model:
+    """The model to start from, without what a pruning of it lacks."""
+    changed: dict[TensorAddress, np.ndarray] = {}
+    for layer in layers:
+        own = start.array(start.tensors[layer.address]).reshape(-1)
+        gone = pruned.array(pruned.tensors[layer.address]).reshape(-1) == 0
+        if (own[gone] != 0).any():
+            changed[layer.address] = np.where(gone, np.zeros((), own.dtype), own)
+    return rewritten(start, changed)
 
 
 def _is_float(model: Model, layer: Layer) -> bool:
@@ -201,53 +155,54 @@ def _is_float(model: Model, layer: Layer) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class _MagnitudeCut:
-    """The least weights go."""
+class _Way:
+    """How weights are chosen: the least magnitudes go, or the least effects on the outputs.
+
+    Attributes:
+        layers: The layers that share a target.
+        jobs: Those of them whose inputs are seen.
+        uses: How much their inputs vary in the unpruned model; None: magnitudes are compared.
+        influence: Measures how much the outputs follow each channel; None where that can't be.
+        gains: What losing a layer does to the outputs, where there is no influence.
+    """
 
     layers: Sequence[Layer]
-    choice = "least magnitude over all layers"
-
-    def __call__(self, model: Model, share: float) -> Model:
-        return without_least(model, self.layers, share)
-
-
-@dataclass(frozen=True, eq=False)
-class _ActivationCut:
-    """The least products of weight and use go; `gains` compare layers where they are given."""
-
-    repairer: Repairer
-    layers: Sequence[Layer]
-    jobs: Sequence[Job]
-    gains: Mapping[TensorAddress, float] | None = None
+    jobs: Sequence[Job] = ()
+    uses: Uses | None = None
+    influence: Influence | None = None
+    gains: Mapping[TensorAddress, float] = field(default_factory=dict)
 
     @property
     def choice(self) -> str:
         """What the report says of it."""
-        compared = "root mean square" if self.gains is None else "effect on the outputs"
-        return f"least magnitude x deviation of its input, layers compared by their {compared}"
+        if self.uses is None:
+            return "least magnitude over all layers"
+        compared = "their channel's" if self.influence is not None else "their layer's"
+        return f"least magnitude x deviation of the input x {compared} influence on the outputs"
 
-    def __call__(self, model: Model, share: float) -> Model:
-        uses, scales = self.uses(model)
-        if self.gains is not None:
-            uses = with_gains(uses, scales, self.gains)
-        return without_least(model, self.layers, share, uses)
+    def __call__(self, reached: _Reached, share: float) -> Model:
+        """The model with this share of zeros; zeros stay."""
+        if self.uses is None:
+            return without_least(reached.model, self.layers, share)
+        seen = {job: reached.fits.get(job.layer.name) for job in self.jobs}
+        variances = {j: f.variance for j, f in seen.items() if f and f.variance is not None}
+        uses = uses_of(variances) if variances else self.uses
+        if self.influence is None:
+            scores = with_gains(uses, self.gains)
+        else:
+            scores = with_gains(uses, stored_outputs(self.jobs, self.influence(reached.model)))
+        return without_least(reached.model, self.layers, share, scores)
 
-    def uses(
-        self, model: Model
-    ) -> tuple[dict[TensorAddress, np.ndarray], dict[TensorAddress, float]]:
-        """How much inputs vary in a model."""
-        stack = self.repairer.jobs.stackable
-        worked = self.repairer.working(model)
-        return input_uses(worked, self.jobs, self.repairer.samples, stack=stack)
 
-
-def _cuts(repairer: Repairer, layers: Sequence[Layer], criterion: Criterion) -> list[Cut]:
-    """Ways to prune that are worth trying: by use, layers compared with and without gains."""
+def _way(repairer: Repairer, start: Model, layers: Sequence[Layer], criterion: Criterion) -> _Way:
+    """How weights are chosen in prunings of a model."""
     names = {layer.name for layer in layers}
     jobs = [job for job in repairer.jobs.jobs if job.layer.name in names]
     if criterion == "magnitude" or not jobs:
-        return [_MagnitudeCut(layers)]
-    plain = _ActivationCut(repairer, layers, jobs)
+        return _Way(layers)
+    uses = input_uses(start, jobs, repairer.samples, stack=repairer.jobs.stackable)
+    influence = influence_of(start, jobs, repairer.samples)
+    if influence is not None:
+        return _Way(layers, jobs, uses, influence)
     probe = OutputProbe(repairer.source, repairer.samples, BATCHES)
-    gains = layer_gains(repairer.source, jobs, *plain.uses(repairer.source), probe)
-    return [plain, replace(plain, gains=gains)]
+    return _Way(layers, jobs, uses, gains=layer_gains(repairer.source, jobs, uses, probe))

@@ -26,12 +26,14 @@ class Fit:
         before: Squared difference of the pre-activations from those of the unpruned model, over
             the squared deviation of those from their means.
         after: The same with the changes; None where it is not known.
+        variance: Of the inputs [groups, inputs], where a fit looked at them.
     """
 
     weights: np.ndarray
     bias: np.ndarray
     before: float
     after: float | None
+    variance: np.ndarray | None = None
 
 
 class _Spread:
@@ -117,7 +119,13 @@ class NormalSums:
         spread = self.spread.value or 1.0
         after = max(float((squares - explained).sum()), 0.0)
         before = float(self.r_squares.sum())
-        return Fit(delta, bias.reshape(-1), before / spread, after / spread)
+        return Fit(delta, bias.reshape(-1), before / spread, after / spread, self._variance())
+
+    def _variance(self) -> np.ndarray:
+        count = max(self.count, 1)
+        squares = np.einsum("gkk->gk", self.gram) / count
+        found: np.ndarray = np.maximum(squares - (self.x_sum / count) ** 2, 0.0)
+        return found
 
 
 class SampleRows:
@@ -139,6 +147,7 @@ class SampleRows:
         residual = np.concatenate([r for _, r in self._parts], axis=1).astype(np.float64)
         self._parts = []
         before = float((residual**2).sum())
+        variance = x.var(axis=1, dtype=np.float64)
         shift, offset = x.mean(axis=1, dtype=np.float64), residual.mean(axis=1)
         if self.intercept:
             x -= shift[:, None].astype(x.dtype)
@@ -156,7 +165,7 @@ class SampleRows:
         if self.intercept:
             bias = offset - np.einsum("gmk,gk->gm", delta, shift)
         spread = self.spread.value or 1.0
-        return Fit(delta, bias.reshape(-1), before / spread, after / spread)
+        return Fit(delta, bias.reshape(-1), before / spread, after / spread, variance)
 
 
 Sums = NormalSums | SampleRows

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from ..data.source import BatchSource
 from ..data.specs import input_specs
@@ -24,6 +26,7 @@ from .refit import RIDGE, refit_layers
 from .samples import Samples, take_samples
 from .targets import Targets
 from .working import carried_back, working_form
+from .writing import rewritten, with_bias_inputs
 
 __all__ = ["SAMPLES", "LayerRepair", "Method", "Repaired", "Repairer", "repair"]
 
@@ -158,11 +161,47 @@ class Repairer:
         """The form in which a model of the same graph is run."""
         return working_form(model)
 
+    def refit(
+        self, worked: Model, *, ridge: float = RIDGE, progress: Progress | None = None
+    ) -> tuple[Model, dict[str, Fit]]:
+        """Refit a pruned model in the form in which `source` is; for many steps in a row.
+
+        Returns:
+            The refitted model, and each layer's fit by name.
+        """
+        with single_threaded_algebra():
+            return self._by_level(worked, self._refit_step(ridge), progress or _silent)
+
+    def started(self, pruned: Model) -> Model:
+        """A pruning in the form of `source`; its layers are stored as those of the model are."""
+        addresses = [plan.layer.address for plan in self.plans]
+        arrays = {a: pruned.array(pruned.tensors[a]).reshape(-1) for a in addresses}
+        own = {a: self.source.array(self.source.tensors[a]).reshape(-1) for a in addresses}
+        changed = {a: x for a, x in arrays.items() if x.tobytes() != own[a].tobytes()}
+        # Biases that a refit may add are there from the start: the graph stays the same.
+        return with_bias_inputs(rewritten(self.source, changed), _addable_biases(self))
+
+    def finished(
+        self, pruned: Model, worked: Model, fits: Mapping[str, Fit], method: Method = "refit"
+    ) -> Repaired:
+        """What is known of a pruning, with the numbers of its repaired form."""
+        touched = [plan.layer.address for plan in self.plans if plan.reason is None]
+        touched += [place for job in self.jobs.jobs for place in _bias_places(job, worked)]
+        model = carried_back(pruned, worked, touched)
+        rows = tuple(self._row(plan, method, fits.get(plan.layer.name)) for plan in self.plans)
+        return self.result(model, rows)
+
     def by_layer(
         self, pruned: Model, method: Method, progress: Progress, step: LayerStep
     ) -> Repaired:
         """Repair level after level with `step`."""
-        worked, fits = working_form(pruned), dict[str, Fit]()
+        worked, fits = self._by_level(working_form(pruned), step, progress)
+        return self.finished(pruned, worked, fits, method)
+
+    def _by_level(
+        self, worked: Model, step: LayerStep, progress: Progress
+    ) -> tuple[Model, dict[str, Fit]]:
+        fits: dict[str, Fit] = {}
         done, total = 0, len(self.jobs.jobs)
         samples, moving = self.samples, self._can_advance(worked)
         for jobs in self.jobs.runs(GRAM_NUMBERS):
@@ -172,11 +211,13 @@ class Repairer:
             fits |= found
             done += len(jobs)
             progress("repair (layers)", done, total)
-        touched = [job.layer.address for job in self.jobs.jobs]
-        touched += [place for job in self.jobs.jobs for place in _bias_places(job, worked)]
-        model = carried_back(pruned, worked, touched)
-        rows = tuple(self._row(plan, method, fits.get(plan.layer.name)) for plan in self.plans)
-        return self.result(model, rows)
+        return worked, fits
+
+    def _refit_step(self, ridge: float) -> LayerStep:
+        def step(model: Model, jobs: tuple[Job, ...], samples: Samples) -> Stepped:
+            return refit_layers(model, jobs, self.targets, samples, ridge=ridge)
+
+        return step
 
     def _can_advance(self, worked: Model) -> bool:
         """Whether levels are those of this model's nodes, and batches run whole."""
@@ -197,6 +238,18 @@ class Repairer:
         return LayerRepair(name, None, plan.reason or self.jobs.reasons.get(name))
 
 
+def _addable_biases(repairer: Repairer) -> dict[str, np.ndarray]:
+    """Zero biases for the nodes that have none and can, by the name of the node's output."""
+    source, found = repairer.source, dict[str, np.ndarray]()
+    for job in repairer.jobs.jobs:
+        site = job.sites[0]
+        node = source.proto.graph.node[site.node.index]
+        if site.bias is not None and site.bias.address is None and len(node.input) <= BIAS_INPUT:
+            dtype = source.payload(source.tensors[job.layer.address]).dtype
+            found[site.output.name] = np.zeros(job.shape[0] * job.shape[1], dtype)
+    return found
+
+
 def _bias_places(job: Job, model: Model) -> Iterator[TensorAddress]:
     """Where the bias of a layer is stored, one that an earlier repair has added included."""
     bias, node = job.sites[0].bias, model.proto.graph.node[job.sites[0].node.index]
@@ -212,10 +265,7 @@ LayerStep = Callable[[Model, tuple[Job, ...], Samples], "tuple[Model, dict[str, 
 
 
 def _refit(repairer: Repairer, pruned: Model, ridge: float, progress: Progress) -> Repaired:
-    def step(model: Model, jobs: tuple[Job, ...], samples: Samples) -> Stepped:
-        return refit_layers(model, jobs, repairer.targets, samples, ridge=ridge)
-
-    return repairer.by_layer(pruned, "refit", progress, step)
+    return repairer.by_layer(pruned, "refit", progress, repairer._refit_step(ridge))
 
 
 def _match(repairer: Repairer, pruned: Model, ridge: float, progress: Progress) -> Repaired:

@@ -10,6 +10,7 @@ nothing of its importance, and layers whose inputs are not seen compare by magni
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,19 +19,39 @@ from ..model.model import Model
 from ..model.tensors import TensorAddress
 from .jobs import Job
 from .samples import Samples
+from .seen import OUTSIDE
 from .targets import observed
 from .writing import rewritten
 
-__all__ = ["Uses", "input_uses", "without_least"]
-
-#: Standard deviations of the inputs of a layer's weights, in its stored order, relative to their
-#: root mean square; by address.
-Uses = Mapping[TensorAddress, np.ndarray]
+__all__ = ["Uses", "input_uses", "stored_outputs", "uses_of", "without_least"]
 
 
-def input_uses(
-    model: Model, jobs: Sequence[Job], samples: Samples, *, stack: bool
-) -> tuple[dict[TensorAddress, np.ndarray], dict[TensorAddress, float]]:
+@dataclass(frozen=True, eq=False)
+class Uses:
+    """How much the inputs of weights vary.
+
+    Attributes:
+        relative: Standard deviation of each weight's input, in the layer's stored order, relative
+            to their root mean square over the layer; by address.
+        scales: That root mean square.
+    """
+
+    relative: Mapping[TensorAddress, np.ndarray]
+    scales: Mapping[TensorAddress, float]
+
+
+def uses_of(variances: Mapping[Job, np.ndarray]) -> Uses:
+    """Uses of layers from the variances of their inputs [groups, inputs]."""
+    relative, scales = {}, {}
+    for job, variance in variances.items():
+        whole = float(variance.mean())
+        part = variance / whole if whole > 0 else np.ones_like(variance)
+        relative[job.layer.address] = _spread(job, np.sqrt(part)[:, None, :])
+        scales[job.layer.address] = whole**0.5
+    return Uses(relative, scales)
+
+
+def input_uses(model: Model, jobs: Sequence[Job], samples: Samples, *, stack: bool) -> Uses:
     """How much the inputs of each weight vary, for layers whose inputs can be seen.
 
     Args:
@@ -38,21 +59,12 @@ def input_uses(
         jobs: The layers.
         samples: What it is fed.
         stack: See `Taps`.
-
-    Returns:
-        Uses by address, and the root mean square that they are relative to.
     """
     sums = {job: _Variances() for job in jobs}
     for job, seen in observed(model, jobs, samples, stack=stack):
         unfolding = seen.site.unfolding
         sums[job].add(unfolding.rows(seen.x, seen.y.shape, seen.picks))
-    uses: dict[TensorAddress, np.ndarray] = {}
-    scales: dict[TensorAddress, float] = {}
-    for job in jobs:
-        address = job.layer.address
-        relative, scales[address] = sums[job].deviations()
-        uses[address] = _stored(job, relative)
-    return uses, scales
+    return uses_of({job: found.value for job, found in sums.items()})
 
 
 class _Variances:
@@ -68,26 +80,38 @@ class _Variances:
         self.squares = self.squares + np.einsum("grk,grk->gk", x, x, dtype=np.float64)
         self.count += x.shape[1]
 
-    def deviations(self) -> tuple[np.ndarray, float]:
-        """Relative to their root mean square, and that; all one where nothing varies."""
+    @property
+    def value(self) -> np.ndarray:
+        """The variance [groups, inputs]."""
         mean = np.asarray(self.total) / max(self.count, 1)
-        variance = np.maximum(np.asarray(self.squares) / max(self.count, 1) - mean**2, 0.0)
-        whole = float(variance.mean())
-        relative = variance / whole if whole > 0 else np.ones_like(variance)
-        return np.sqrt(relative), whole**0.5
+        return np.maximum(np.asarray(self.squares) / max(self.count, 1) - mean**2, 0.0)
 
 
-def _stored(job: Job, deviations: np.ndarray) -> np.ndarray:
-    """A number for each stored weight [weights], from one for each input [groups, inputs]."""
+def stored_outputs(
+    jobs: Sequence[Job], values: Mapping[TensorAddress, np.ndarray]
+) -> dict[TensorAddress, np.ndarray]:
+    """A number for each stored weight, from one for each output [groups, outputs]."""
+    return {
+        job.layer.address: _spread(job, values[job.layer.address][:, :, None])
+        for job in jobs
+        if job.layer.address in values
+    }
+
+
+def _spread(job: Job, values: np.ndarray) -> np.ndarray:
+    """A number for each stored weight, from what broadcasts to [groups, outputs, inputs]."""
     positions = job.sites[0].positions
-    spread = np.broadcast_to(deviations[:, None, :], positions.shape)
     flat = np.ones(int(np.prod(job.layer.shape)), np.float32)
-    flat[positions[positions >= 0]] = spread[positions >= 0]
+    known = positions != OUTSIDE
+    flat[positions[known]] = np.broadcast_to(values, positions.shape)[known]
     return flat
 
 
 def without_least(
-    model: Model, layers: Sequence[Layer], share: float, uses: Uses | None = None
+    model: Model,
+    layers: Sequence[Layer],
+    share: float,
+    uses: Mapping[TensorAddress, np.ndarray] | None = None,
 ) -> Model:
     """The model with the least of its weights at zero, over all these layers together.
 

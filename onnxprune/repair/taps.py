@@ -21,7 +21,7 @@ from ..training.precision import float32_copy
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["Taps"]
+__all__ = ["Taps", "widened"]
 
 Feeds = Mapping[str, np.ndarray]
 _HALVES = frozenset((TensorProto.FLOAT16, TensorProto.BFLOAT16))
@@ -76,17 +76,17 @@ class Taps:
             }
 
     def _run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        values = {name: _wide(feeds[name]) for name in self.fed}
+        values = {name: widened(feeds[name]) for name in self.fed}
         if self._session is not None:
             kinds = {value.name: value.type for value in self._session.get_inputs()}
             own = {
                 name: _typed(array, kinds[name]) for name, array in feeds.items() if name in kinds
             }
-            values |= zip(self.names, map(_wide, run(self._session, own)), strict=True)
+            values |= zip(self.names, map(widened, run(self._session, own)), strict=True)
         return values
 
 
-def _wide(value: Any) -> Any:
+def widened(value: Any) -> Any:
     """A value with halves as float32; whatever is no array of floats stays."""
     is_half = isinstance(value, np.ndarray) and value.dtype.kind in "fV" and value.itemsize < 4
     return value.astype(np.float32) if is_half else value

@@ -51,11 +51,11 @@ def _copy_node(node: NodeProto) -> NodeProto:
 
 def expose(
     proto: ModelProto,
-    outputs: Mapping[str, tuple[int, ...]],
+    outputs: Mapping[str, tuple[int, ...] | None],
     inputs: Mapping[str, np.ndarray],
     keep: Sequence[str] = (),
 ) -> None:
-    """Set the outputs (all float32), and turn initializers into inputs fed at every run."""
+    """Set the outputs (float32, of a known shape or None), and feed initializers at every run."""
     graph = proto.graph
     kept = [info for info in graph.output if info.name in keep and info.name not in outputs]
     del graph.output[:]
