@@ -21,7 +21,7 @@ from .gram import Fit
 from .influence import Influence, influence_of
 from .jobs import Job
 from .refit import RIDGE
-from .repair import SAMPLES, Repaired, Repairer
+from .repair import SAMPLES, Repaired, Repairer, single_threaded_algebra
 from .samples import Samples
 from .scores import Uses, input_uses, stored_outputs, uses_of, without_least
 from .writing import rewritten
@@ -30,7 +30,7 @@ __all__ = ["Criterion", "prune_in_steps", "schedule"]
 
 Criterion = Literal["magnitude", "activation"]
 #: Share of zeros after the first step, and by how much each later one divides what is left.
-FIRST, FACTOR = 0.5, 1.7
+FIRST, FACTOR = 0.5, 1.4
 
 
 def schedule(target: float, steps: int | None = None) -> tuple[float, ...]:
@@ -98,7 +98,8 @@ def prune_in_steps(
     start = repairer.started(begun)
     way = _way(repairer, start, pool, criterion)
     shares = schedule(sparsity, steps)
-    reached = _through(repairer, start, way, shares, ridge, progress)
+    with single_threaded_algebra():
+        reached = _through(repairer, start, way, shares, ridge, progress)
     how = f"in {len(shares)} steps" if len(shares) > 1 else "at once"
     finished = repairer.finished(begun, reached.model, reached.fits)
     return replace(finished, choice=f"{way.choice}, {how}")
@@ -134,7 +135,8 @@ def _through(
                 progress(stage, number * total + done, len(shares) * total)
 
         cut = _masked(start, way(reached, share), way.layers)
-        reached = _Reached(*repairer.refit(cut, ridge=ridge, progress=told))
+        last = number == len(shares) - 1
+        reached = _Reached(*repairer.refit(cut, ridge=ridge, rough=not last, progress=told))
     return reached
 
 

@@ -12,6 +12,7 @@ all of them in expectation (Hutchinson 1990).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -30,14 +31,16 @@ from ..training.values import FLOATS
 from .jobs import Job
 from .samples import Samples
 from .taps import Taps, widened
+from .unfold import ConvUnfolding
 
 __all__ = ["Influence", "influence_of"]
 
-#: Samples that it is measured on.
-SAMPLES = 256
+#: Samples that it is measured on; fewer tell as much where there are convolutions, which average
+#: over positions.
+SAMPLES, CONVOLVED = 512, 128
 #: Least influence of a channel, relative to the root mean square over its layer: samples that were
 #: not seen may use what none of these does.
-FLOOR = 1e-2
+FLOOR = 1e-3
 #: Seed of the signs.
 SEED = 0
 
@@ -100,7 +103,9 @@ class Influence:
         expose(proto, dict.fromkeys(self._gradients.values()), self._weights(model))
         declare_older(proto)
         self._session = open_session(proto.SerializeToString())
-        self._batches = list(_signed(model, samples, signs, forward.fixed_batch))
+        convolved = any(isinstance(s.unfolding, ConvUnfolding) for _, s in self._sites.values())
+        wanted = CONVOLVED if convolved else SAMPLES
+        self._batches = list(_signed(model, samples, wanted, signs, forward.fixed_batch))
 
     def _weights(self, model: Model) -> dict[str, np.ndarray]:
         """Float tensors of a pruning, as inputs of the graph."""
@@ -131,12 +136,12 @@ class Influence:
 
 
 def _signed(
-    model: Model, samples: Samples, signs: Mapping[str, str], part: int | None
+    model: Model, samples: Samples, wanted: int, signs: Mapping[str, str], part: int | None
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches of some of the samples, and random signs over the spread of each output."""
+    share = math.ceil(wanted * len(samples.batches) / samples.count)
     batches = [
-        {name: widened(array) for name, array in feeds.items()}
-        for feeds in samples.batches[: max(1, -(-SAMPLES * len(samples.batches) // samples.count))]
+        {name: widened(array) for name, array in feeds.items()} for feeds in samples.batches[:share]
     ]
     if part is not None and any(len(next(iter(feeds.values()))) != part for feeds in batches):
         raise ModelError("the model insists on a batch size that the samples do not have")

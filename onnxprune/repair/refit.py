@@ -24,7 +24,7 @@ from .writing import Edits
 __all__ = ["RIDGE", "refit_layers"]
 
 #: Ridge, as a share of the mean of the Gram matrix's diagonal.
-RIDGE = 1e-2
+RIDGE = 3e-3
 
 
 def refit_layers(
@@ -34,6 +34,7 @@ def refit_layers(
     samples: Samples,
     *,
     ridge: float = RIDGE,
+    rough: bool = False,
 ) -> tuple[Model, dict[str, Fit]]:
     """Refit layers that do not depend on each other.
 
@@ -43,19 +44,22 @@ def refit_layers(
         targets: What the unpruned model computes.
         samples: Calibration samples.
         ridge: Pull towards the weights as they are, as a share of the Gram diagonal's mean.
+        rough: Whether a few digits are enough.
 
     Returns:
         The model with refitted weights and biases, and each layer's fit by name.
     """
     targets.need(jobs)
-    sums = {job: _sums(job, samples.count) for job in jobs}
+    sums = {job: _sums(job, targets.rows(job)) for job in jobs}
     for job, seen in observed(model, jobs, samples, stack=targets.stack):
         _add(sums[job], seen, targets.of(seen))
     fits: dict[str, Fit] = {}
     edits = Edits(model)
     for job in jobs:
         site, address = job.sites[0], job.layer.address
-        fit = fits[job.layer.name] = sums.pop(job).fit(edits.alive(site, address), ridge)
+        fit = fits[job.layer.name] = sums.pop(job).fit(
+            edits.alive(site, address), ridge, rough=rough
+        )
         if fit.weights.any():
             edits.weights(site, address, factor=1.0, shift=fit.weights)
         if fit.bias.any():
@@ -63,8 +67,9 @@ def refit_layers(
     return edits.applied(), fits
 
 
-def _sums(job: Job, samples: int) -> Sums:
-    return (SampleRows if job.wide else NormalSums)(*job.shape, intercept=job.intercept)
+def _sums(job: Job, rows: int) -> Sums:
+    few = 2 * rows < job.shape[2]
+    return (SampleRows if job.wide or few else NormalSums)(*job.shape, intercept=job.intercept)
 
 
 def _add(sums: Sums, seen: Observed, target: np.ndarray) -> None:

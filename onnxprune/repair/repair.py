@@ -162,15 +162,25 @@ class Repairer:
         return working_form(model)
 
     def refit(
-        self, worked: Model, *, ridge: float = RIDGE, progress: Progress | None = None
+        self,
+        worked: Model,
+        *,
+        ridge: float = RIDGE,
+        rough: bool = False,
+        progress: Progress | None = None,
     ) -> tuple[Model, dict[str, Fit]]:
         """Refit a pruned model in the form in which `source` is; for many steps in a row.
+
+        Args:
+            worked: The pruned model.
+            ridge: Pull towards the weights as they are.
+            rough: Whether a few digits are enough.
+            progress: Told of the layers done.
 
         Returns:
             The refitted model, and each layer's fit by name.
         """
-        with single_threaded_algebra():
-            return self._by_level(worked, self._refit_step(ridge), progress or _silent)
+        return self._by_level(worked, self._refit_step(ridge, rough), progress or _silent)
 
     def started(self, pruned: Model) -> Model:
         """A pruning in the form of `source`; its layers are stored as those of the model are."""
@@ -213,9 +223,9 @@ class Repairer:
             progress("repair (layers)", done, total)
         return worked, fits
 
-    def _refit_step(self, ridge: float) -> LayerStep:
+    def _refit_step(self, ridge: float, rough: bool = False) -> LayerStep:
         def step(model: Model, jobs: tuple[Job, ...], samples: Samples) -> Stepped:
-            return refit_layers(model, jobs, self.targets, samples, ridge=ridge)
+            return refit_layers(model, jobs, self.targets, samples, ridge=ridge, rough=rough)
 
         return step
 

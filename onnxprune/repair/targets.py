@@ -82,6 +82,7 @@ class Targets:
     stack: bool
     _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     _of: tuple[Job, ...] = ()
+    _rows: dict[Job, int] = field(default_factory=dict)
 
     def need(self, jobs: Sequence[Job]) -> None:
         """Make sure that the targets of these layers are there."""
@@ -91,11 +92,19 @@ class Targets:
             in_parts(self.jobs, [job.rows * job.shape[1] * job.shape[0] for job in self.jobs], KEPT)
         )
         self._kept.clear()
+        self._rows.clear()
         self._of = tuple(
             dict.fromkeys(job for part in parts if any(j in part for j in jobs) for job in part)
         )
-        for _, seen in observed(self.model, self._of, self.samples, stack=self.stack, inputs=False):
-            self._kept[seen.key] = seen.site.unfolding.targets(seen.y, seen.picks)
+        for job, seen in observed(
+            self.model, self._of, self.samples, stack=self.stack, inputs=False
+        ):
+            found = self._kept[seen.key] = seen.site.unfolding.targets(seen.y, seen.picks)
+            self._rows[job] = self._rows.get(job, 0) + found.shape[1]
+
+    def rows(self, job: Job) -> int:
+        """How many rows of a layer there are, over all batches and uses."""
+        return self._rows[job]
 
     def of(self, seen: Observed) -> np.ndarray:
         """Targets [groups, rows, outputs] for what the pruned model does at the same place."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxprune.repair.gram import NormalSums, SampleRows
-from onnxprune.repair.solve import block_deltas, normal_deltas, sample_deltas
+from onnxprune.repair.solve import block_deltas, normal_deltas, rough_deltas, sample_deltas
 
 
 def by_hand(x: np.ndarray, r: np.ndarray, alive: np.ndarray, ridge: float) -> np.ndarray:
@@ -51,6 +51,42 @@ def test_blocks_come_near_the_same_solution() -> None:
         for sweeps in (1, 3, 30)
     ]
     assert apart[1] < 0.3 * apart[0] and apart[2] < 1e-9
+
+
+def test_rough_solutions_approach_the_exact_one() -> None:
+    random = np.random.default_rng(0)
+    x, r = random.standard_normal((400, 120)), random.standard_normal((400, 6))
+    x *= np.linspace(0.1, 3, 120)
+    alive = random.random((6, 120)) < 0.5
+    alive[2] = False
+    exact = by_hand(x, r, alive, 0.7)
+    gram = x.T @ x
+    apart = []
+    for iterations in (2, 12, 100):
+        found = rough_deltas(
+            lambda way: gram @ way, np.diagonal(gram), r.T @ x, alive, 0.7, iterations=iterations
+        )
+        assert not found[~alive].any()
+        apart.append(np.abs(found - exact).max() / np.abs(exact).max())
+    assert apart[1] < 0.05 and apart[1] < apart[0] and apart[2] < 1e-9
+
+
+@pytest.mark.parametrize("kind", [NormalSums, SampleRows])
+def test_rough_fits_explain_nearly_as_much(kind: type[NormalSums] | type[SampleRows]) -> None:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1, 200, 300)).astype(np.float32)
+    w = random.standard_normal((300, 64)).astype(np.float32)
+    y = x @ w + np.float32(0.5)
+    alive = random.random((1, 64, 300)) < 0.7
+    fits = {}
+    for rough in (False, True):
+        sums = kind(1, 64, 300, intercept=True)
+        sums.add(x, y, y)
+        fits[rough] = sums.fit(alive, 1e-2, rough=rough)
+    assert fits[True].before == fits[False].before
+    gained = [fits[rough].before - (fits[rough].after or 0) for rough in (True, False)]
+    assert gained[0] > 0.95 * gained[1]
+    np.testing.assert_allclose(fits[True].bias, fits[False].bias, atol=2)
 
 
 @pytest.mark.parametrize("intercept", [True, False])
