@@ -179,8 +179,8 @@ class _Way:
         """What the report says of it."""
         if self.uses is None:
             return "least magnitude over all layers"
-        compared = "their channel's" if self.influence is not None else "their layer's"
-        return f"least magnitude x deviation of the input x {compared} influence on the outputs"
+        whose = "layer" if self.influence is None else "channel"
+        return f"least magnitude x deviation of its input x its {whose}'s influence on the outputs"
 
     def __call__(self, reached: _Reached, share: float) -> Model:
         """The model with this share of zeros; zeros stay."""

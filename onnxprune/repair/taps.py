@@ -93,7 +93,7 @@ def widened(value: Any) -> Any:
 
 
 def _wide_all(values: Feeds) -> dict[str, np.ndarray]:
-    return {name: _wide(array) for name, array in values.items()}
+    return {name: widened(array) for name, array in values.items()}
 
 
 def _typed(array: np.ndarray, kind: str) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_choices_are_told() -> None:
         for name, steps in (("magnitude", 1), ("activation", 3))
     }
     assert by["magnitude"] == "least magnitude over all layers, at once"
-    assert by["activation"].startswith("least magnitude x deviation of the input x")
+    assert by["activation"].startswith("least magnitude x deviation of its input x")
     assert by["activation"].endswith(", in 3 steps")
 
 

@@ -82,7 +82,7 @@ def test_models_without_gradients_are_pruned_by_what_layers_do() -> None:
     repairer = Repairer(dense, plans, data(dense, x))
     assert influence_of(repairer.started(dense), repairer.jobs.jobs, repairer.samples) is None
     result = prune_in_steps(dense, plans, data(dense, x), 0.8)
-    assert "their layer's influence" in result.choice
+    assert "its layer's influence" in result.choice
     zeros = [tensor(result.model, f"fc{i}.weight") == 0 for i in range(2)]
     share = sum(z.sum() for z in zeros) / sum(z.size for z in zeros)
     np.testing.assert_allclose(share, 0.8, atol=5e-3)
