@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto
 
 from .calibration import Calibration, RepairName
-from .config import Format, PruneConfig, Scope
+from .config import Criterion, Format, PruneConfig, Scope
 from .data.source import Given
 from .errors import OutputError, UsageError
 from .finetune import FineTune
@@ -102,6 +102,8 @@ def prune(
     quality: float | None = None,
     sparsity: float | None = None,
     scope: Scope = "global",
+    criterion: Criterion | None = None,
+    pattern: str | None = None,
     layers: Mapping[str, float | None] | None = None,
     exclude: Sequence[str] = (),
     embeddings: bool = False,
@@ -127,6 +129,10 @@ def prune(
         quality: Weights under quality x std of their layer go (default 1.0; Han et al. 2015).
         sparsity: Instead of a quality: the share of zeros to reach, 0 to 1.
         scope: Whether all layers together meet the sparsity (global), or each does (layer).
+        criterion: What the least weights are: ``magnitude``, ``wanda`` or ``sparsegpt``; the last
+            two need `calibrate`. By default magnitude, or what calibration samples say.
+        pattern: Zeros follow a pattern: ``N:M`` along the input axis, or blocks such as ``4x1``
+            (outputs x inputs).
         layers: Qualities of single layers by glob on weight or node name; None leaves them alone.
         exclude: Globs of layers to leave alone.
         embeddings: Prune embedding tables too.
@@ -162,6 +168,8 @@ def prune(
         quality=quality,
         sparsity=sparsity,
         scope=scope,
+        criterion=criterion,
+        pattern=pattern,
         layers=tuple((layers or {}).items()),
         exclude=tuple(exclude),
         embeddings=embeddings,

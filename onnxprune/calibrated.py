@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .calibration import Calibration
-from .config import PruneConfig
+from .config import Criterion, PruneConfig
+from .criteria.cuts import CUTS, choice, steps
+from .criteria.wanted import Wanted
 from .data.source import Given, open_source
 from .data.specs import input_specs
 from .errors import ModelError
@@ -22,7 +24,7 @@ from .pruning.floating import FloatWeights
 from .pruning.once import PrunedOnce, finished, planned, recounted
 from .pruning.plan import LayerPlan, Progress, apply_plan
 from .pruning.statistics import LayerStatistics
-from .repair.gradual import prune_in_steps
+from .repair.gradual import in_steps, prune_in_steps
 from .repair.repair import LayerRepair, Repaired, Repairer
 from .repair.samples import Samples, take_samples
 from .repair.working import working_form
@@ -148,16 +150,54 @@ class Calibrated:
         progress: Progress | None,
     ) -> tuple[Repaired, tuple[LayerPlan, ...]]:
         """The pruned model, repaired, and plans that say what is left."""
-        if _automatic(config, self.settings) and config.sparsity is not None:
+        criterion = _criterion(config, self.settings)
+        if criterion is None and config.sparsity is not None:
             target = config.sparsity * share
             repaired = prune_in_steps(model, plans, self.samples, target, progress=progress)
-            return repaired, recounted(_without_thresholds(plans), repaired.model)
-        pruned = apply_plan(model, plans)
-        if self.settings.repair == "none":
-            return self._untouched(pruned, plans, NOT_ASKED), plans
-        repairer = self.repairer(model, plans)
-        repaired = repairer.repair(pruned, method=self.settings.repair, progress=progress)
+            plans = _without_thresholds(plans)
+        elif criterion is None or _by_plan(config, criterion, self.settings):
+            repaired = self._repaired(model, apply_plan(model, plans), plans, progress)
+        else:
+            target = config.groups.sparsity if config.groups else (config.sparsity or 0.0) * share
+            wanted = Wanted(target, config.scope, config.groups or config.blocks)
+            repaired = self._cut(model, plans, criterion, wanted, progress)
+            plans = _without_thresholds(plans)
         return repaired, recounted(plans, repaired.model)
+
+    def _repaired(
+        self,
+        model: Model,
+        pruned: Model,
+        plans: Sequence[LayerPlan],
+        progress: Progress | None,
+    ) -> Repaired:
+        """A pruned model, repaired as was asked for."""
+        if self.settings.repair == "none":
+            return self._untouched(pruned, plans, NOT_ASKED)
+        repairer = self.repairer(model, plans)
+        return repairer.repair(pruned, method=self.settings.repair, progress=progress)
+
+    def _cut(
+        self,
+        model: Model,
+        plans: Sequence[LayerPlan],
+        criterion: Criterion,
+        wanted: Wanted,
+        progress: Progress | None,
+    ) -> Repaired:
+        """A model pruned by a criterion and repaired: in steps where a refit can follow each."""
+        pool = [plan for plan in plans if plan.reason is None and _is_free(plan)]
+        own = {plan.layer.address for plan in pool}
+        start = apply_plan(model, [plan for plan in plans if plan.layer.address not in own])
+        repairer = self.repairer(model, plans)
+        shares = steps(criterion, wanted) if self.settings.repair == "refit" else (wanted.share,)
+        told = progress if len(shares) == 1 else None
+        cut = CUTS[criterion](repairer, [plan.layer for plan in pool], wanted, told)
+        if len(shares) > 1:
+            repaired = in_steps(repairer, start, cut, shares, progress=progress)
+        else:
+            repaired = self._repaired(model, cut(start, shares[0]), plans, progress)
+        return replace(repaired, choice=choice(criterion, wanted, len(shares)))
 
     def _untouched(self, model: Model, plans: Sequence[LayerPlan], reason: str) -> Repaired:
         """A model that is not repaired."""
@@ -165,27 +205,48 @@ class Calibrated:
         return Repaired(model, rows, self.samples.count, self.samples.warnings)
 
 
-def _automatic(config: PruneConfig, settings: Calibration) -> bool:
-    """Whether the samples decide which weights go."""
-    return config.sparsity is not None and config.scope == "global" and settings.repair == "refit"
+def _criterion(config: PruneConfig, settings: Calibration) -> Criterion | None:
+    """What the least weights are; None where the samples decide on that as well.
+
+    Without a wish: what held the most accuracy on samples that were not calibrated with. Without a
+    refit that are magnitudes, as without samples.
+    """
+    if config.criterion is not None:
+        return config.criterion
+    if settings.repair != "refit" or config.quality is not None:
+        return "magnitude"
+    if config.groups is not None:
+        return "sparsegpt"
+    return "magnitude" if config.scope == "layer" or config.blocks is not None else None
+
+
+def _by_plan(config: PruneConfig, criterion: Criterion, settings: Calibration) -> bool:
+    """Whether the plan, which is made without samples, says all that goes."""
+    at_once = settings.repair != "refit"
+    return config.quality is not None or (criterion == "magnitude" and at_once)
+
+
+def _is_free(plan: LayerPlan) -> bool:
+    """Whether the samples decide on a layer, and no threshold of its own."""
+    is_float = isinstance(plan.weights, FloatWeights) and plan.layer.quantization is None
+    return plan.quality is None and is_float
 
 
 def _without_thresholds(plans: Sequence[LayerPlan]) -> tuple[LayerPlan, ...]:
     """Plans in which no threshold decides on the weights that the samples decide on."""
     return tuple(
-        replace(plan, threshold=None)
-        if plan.quality is None and isinstance(plan.weights, FloatWeights)
-        else plan
-        for plan in plans
+        replace(plan, threshold=None, keep=None) if _is_free(plan) else plan for plan in plans
     )
 
 
 def _choice(config: PruneConfig, share: float) -> str:
-    """How a threshold chose."""
-    if config.sparsity is None:
-        return f"magnitude under {(config.quality or 0.0) * share:g} x standard deviation"
-    where = "over all layers" if config.scope == "global" else "in every layer"
-    return f"least magnitude {where}"
+    """How magnitudes alone chose."""
+    if config.quality is not None:
+        what = (
+            "magnitude" if config.blocks is None else f"root mean square of {config.blocks} blocks"
+        )
+        return f"{what} under {config.quality * share:g} x standard deviation"
+    return choice("magnitude", Wanted(0.0, config.scope, config.groups or config.blocks))
 
 
 def _unrepaired(facts: Repair) -> Iterator[str]:

@@ -20,7 +20,7 @@ from .calibration import Calibration
 from .commands.delivery import check_places, deliver
 from .commands.evaluate import EVALUATE_EXAMPLES, evaluate_command
 from .commands.sensitivity import SENSITIVITY_EXAMPLES, sensitivity_command
-from .config import Format, OutputConfig, PruneConfig, Scope, parse_layer_override
+from .config import Criterion, Format, OutputConfig, PruneConfig, Scope, parse_layer_override
 from .finetune import FineTune
 from .flags import CHECKING, OTHER, OUTPUT, SELECTION, CalibrationFlags, TrainingFlags, flag
 from .metrics.request import Better, MetricRequest, check_use
@@ -82,6 +82,13 @@ def prune_command(
     scope: Annotated[
         Scope, flag(PruneConfig, "scope", "--scope", SELECTION, metavar="SCOPE")
     ] = "global",
+    criterion: Annotated[
+        Criterion | None,
+        flag(PruneConfig, "criterion", "--criterion", SELECTION, metavar="NAME"),
+    ] = None,
+    pattern: Annotated[
+        str | None, flag(PruneConfig, "pattern", "--pattern", SELECTION, metavar="P")
+    ] = None,
     layer: Annotated[
         list[str] | None, flag(PruneConfig, "layers", "--layer", SELECTION, metavar="GLOB=Q")
     ] = None,
@@ -121,6 +128,8 @@ def prune_command(
         quality=quality,
         sparsity=sparsity,
         scope=scope,
+        criterion=criterion,
+        pattern=pattern,
         layers=tuple(parse_layer_override(text) for text in layer or ()),
         exclude=tuple(exclude or ()),
         embeddings=embeddings,
@@ -130,6 +139,7 @@ def prune_command(
     )
     request = MetricRequest(metric, metric_better)
     check_use(request, val)
+    config.check_calibration(repairing.calibrate)
     places = OutputConfig(
         output, overwrite, dry_run, json, quiet, val, repairing.calibrate, training.train
     )

@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from .errors import UsageError
 from .options import choice, documented, glob, items, number, option
+from .pattern import BlockPattern, GroupPattern, parse_pattern
 
 __all__ = [
     "DEFAULT_QUALITY",
+    "Criterion",
     "Format",
     "OutputConfig",
     "PruneConfig",
@@ -23,6 +25,7 @@ __all__ = [
 
 Format = Literal["sparse", "constant", "gaps", "dense"]
 Scope = Literal["global", "layer"]
+Criterion = Literal["magnitude", "wanda", "sparsegpt"]
 DEFAULT_QUALITY = 1.0
 
 
@@ -45,6 +48,19 @@ class PruneConfig:
         "global",
         "What meets the sparsity: all layers together (global, the default), or every layer on its"
         " own (layer).",
+    )
+    criterion: Criterion | None = option(
+        None,
+        "What the least weights are: those of least magnitude (the default without calibration),"
+        " of least magnitude x norm of their input (wanda: Sun et al. 2023), or those whose loss"
+        " the others make up for best, and do (sparsegpt: Frantar & Alistarh 2023). The last two"
+        " need --calibrate. By default calibration samples decide.",
+    )
+    pattern: str | None = option(
+        None,
+        "Zeros follow a pattern: N:M keeps N of every M weights that follow each other along the"
+        " input axis (2:4 is what TensorRT computes with) and needs no sparsity; ROWSxCOLUMNS, such"
+        " as 4x1, removes blocks of outputs x inputs.",
     )
     layers: tuple[tuple[str, float | None], ...] = option(
         (),
@@ -72,25 +88,79 @@ class PruneConfig:
 
     def __post_init__(self) -> None:
         """Validate every field, and settle the default quality."""
+        settle = object.__setattr__  # the dataclass is frozen for everybody else
         if self.quality is not None and self.sparsity is not None:
             raise UsageError(
                 "quality and sparsity exclude each other: give a quality (a multiple of each"
                 " layer's standard deviation) or a sparsity (a target share of zeros), not both"
             )
         choice(self.scope, "scope", Scope)
-        if self.scope == "layer" and self.sparsity is None:
-            raise UsageError(
-                "scope layer says what meets a target sparsity, and a quality belongs to each layer"
-                " anyway: give a sparsity too, or leave it out"
-            )
-        settle = object.__setattr__  # the dataclass is frozen for everybody else
-        if self.sparsity is None:
-            settle(self, "quality", _quality(self.quality, "quality"))
-        else:
+        if self.criterion is not None:
+            choice(self.criterion, "criterion", Criterion)
+        if self.pattern is not None:
+            settle(self, "pattern", str(parse_pattern(self.pattern)))
+        self._check_target()
+        if self.sparsity is not None:
             settle(self, "sparsity", _sparsity(self.sparsity))
+        elif self.groups is None:
+            settle(self, "quality", _quality(self.quality, "quality"))
         settle(self, "layers", tuple(_override(item) for item in items(self.layers, "layers")))
         settle(self, "exclude", tuple(glob(item) for item in items(self.exclude, "exclude")))
+        self._check_layers()
         choice(self.format, "format", Format)
+
+    @property
+    def groups(self) -> GroupPattern | None:
+        """The pattern N:M, where it is one."""
+        pattern = None if self.pattern is None else parse_pattern(self.pattern)
+        return pattern if isinstance(pattern, GroupPattern) else None
+
+    @property
+    def blocks(self) -> BlockPattern | None:
+        """The pattern of blocks, where it is one."""
+        pattern = None if self.pattern is None else parse_pattern(self.pattern)
+        return pattern if isinstance(pattern, BlockPattern) else None
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether the criterion looks at what layers compute."""
+        return self.criterion in ("wanda", "sparsegpt")
+
+    def check_calibration(self, calibrate: object) -> None:
+        """Refuse a criterion that needs calibration samples without any (None)."""
+        if self.needs_samples and calibrate is None:
+            raise UsageError(
+                f"criterion {self.criterion} looks at the inputs of layers: give samples of the"
+                " model's inputs as calibrate too (no labels needed), or choose magnitude"
+            )
+
+    def _check_target(self) -> None:
+        """Refuse what has no say in how much goes."""
+        given = "quality" if self.quality is not None else "sparsity"
+        if self.groups is not None and (self.quality, self.sparsity) != (None, None):
+            raise UsageError(
+                f"pattern {self.pattern} keeps {self.groups.keep} of every {self.groups.of} weights"
+                f" whatever the {given}: leave out the {given}, or the pattern"
+            )
+        if self.needs_samples and self.sparsity is None and self.groups is None:
+            raise UsageError(
+                f"criterion {self.criterion} ranks weights, and a quality is a threshold on"
+                " magnitudes: give a sparsity, or a pattern such as 2:4"
+            )
+        if self.scope == "layer" and self.sparsity is None:
+            raise UsageError(
+                "scope layer says what meets a target sparsity, and a quality or a pattern N:M"
+                " belongs to each layer anyway: give a sparsity too, or leave it out"
+            )
+
+    def _check_layers(self) -> None:
+        """Refuse a quality for a layer whose pattern leaves nothing to decide."""
+        own = next((name for name, quality in self.layers if quality is not None), None)
+        if self.groups is not None and own is not None:
+            raise UsageError(
+                f"the layers '{own}' have a quality, and pattern {self.pattern} leaves nothing to"
+                " it: switch layers off, or leave out the pattern"
+            )
 
 
 @documented

@@ -111,6 +111,7 @@ def prune_model(
         Interrupted: The training was interrupted.
     """
     started = time.perf_counter()
+    config.check_calibration(calibrate)
     prune, described = _pruning(source, calibrate, calibration)
     targets = finetune is not None and finetune.loss in ("mse", "l1")
     meter = None

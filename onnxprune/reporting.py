@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +60,8 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         quality=config.quality,
         sparsity=config.sparsity,
         scope=config.scope,
+        criterion=config.criterion,
+        pattern=config.pattern,
         format=config.format,
         readers=readers(config.format),
         layers=tuple(_layer_row(plan, decisions[plan.layer.address]) for plan in pruned.plans),
@@ -79,7 +81,7 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         repair=pruned.repair,
         checks=writing.checks,
         warnings=_warnings(pruned),
-        notes=writing.stored.notes,
+        notes=(*writing.stored.notes, *_pattern_notes(pruned, writing)),
     )
 
 
@@ -118,6 +120,17 @@ def _warnings(pruned: Pruned) -> tuple[str, ...]:
     names = ", ".join(emptied[:3]) + (f" and {len(emptied) - 3} more" if emptied[3:] else "")
     gone = f"every weight of {names} is gone; give it a lower quality with --layer"
     return (*pruned.warnings, gone)
+
+
+def _pattern_notes(pruned: Pruned, writing: Writing) -> Iterator[str]:
+    """What a pattern is of no use without."""
+    pattern, decisions = pruned.config.groups, writing.stored.decisions
+    forms = {decisions[plan.layer.address].form for plan in pruned.plans}
+    if pattern is not None and forms != {"dense"}:
+        yield (
+            f"what computes with pattern {pattern}, as TensorRT does, reads plain tensors: write"
+            " them with --format dense"
+        )
 
 
 def inspection(

@@ -182,7 +182,12 @@ class _Rounds:
         self.totals = Totals()
         self.pruned: PrunedOnce | None = None
         self.setup: RoundSetup | None = None
-        unpruned = replace(config, quality=0.0, sparsity=None, scope="global", layers=())
+        unpruned = PruneConfig(
+            quality=0.0,
+            exclude=config.exclude,
+            embeddings=config.embeddings,
+            allow_nonfinite=config.allow_nonfinite,
+        )
         self.before = statistics_of(prune_once(source, scan, unpruned).plans)
         self._of: Fingerprint = {}
         self._checkpoint: Checkpoint | None = None

@@ -44,6 +44,8 @@ def make_report(**more: Any) -> Report:
         "quality": 1.0,
         "sparsity": None,
         "scope": "global",
+        "criterion": None,
+        "pattern": None,
         "format": "sparse",
         "readers": "",
         "layers": (),

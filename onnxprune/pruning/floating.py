@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from ..model.payload import Payload
+from .keep import Keep
 from .stream import blocks
 
 __all__ = ["FLOAT_DTYPES", "SMALLEST", "FloatWeights", "threshold_bits"]
@@ -86,6 +87,12 @@ class FloatWeights:
             for index, limit in enumerate(limits):
                 counts[index] += int(np.count_nonzero(magnitudes >= limit))
         return counts
+
+    def masked(self, chunk: np.ndarray, start: int, keep: Keep) -> np.ndarray:
+        """A copy with +0.0 for every weight that does not stay."""
+        kept = keep.part(start, start + chunk.size)
+        result: np.ndarray = (chunk.view(self._integer) * kept).view(chunk.dtype)
+        return result
 
     def prune(self, chunk: np.ndarray, start: int, threshold: float) -> np.ndarray:
         """A copy with +0.0 for every weight of magnitude below the threshold."""

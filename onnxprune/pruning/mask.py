@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .keep import Keep
 from .stream import Slice, ordered_map, slices
 from .weights import Weights
 
-__all__ = ["PrunedPayload", "kept_counts", "kept_curve"]
+__all__ = ["MaskedPayload", "PrunedPayload", "kept_counts", "kept_curve"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,44 @@ class PrunedPayload:
 
     def _pruned(self, item: Slice) -> np.ndarray:
         return self.weights.prune(*item, self.threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedPayload:
+    """The payload of `weights` with every weight at zero that `keep` does not name.
+
+    Nothing is kept of it: each reading prunes again, as `PrunedPayload` does.
+    """
+
+    weights: Weights
+    keep: Keep
+    workers: int | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Storage type."""
+        return self.weights.payload.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of storage elements."""
+        return self.weights.payload.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all storage elements."""
+        return self.weights.payload.nbytes
+
+    def array(self) -> np.ndarray:
+        """All storage elements, flat, in new memory."""
+        return np.concatenate([np.empty(0, self.dtype), *self.chunks()])
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Masked slices in order."""
+        return ordered_map(self._masked, slices(self.weights.payload), workers=self.workers)
+
+    def _masked(self, item: Slice) -> np.ndarray:
+        return self.weights.masked(*item, self.keep)
 
 
 def kept_counts(

@@ -108,6 +108,7 @@ def planned(
         quality=None if config.quality is None else config.quality * share,
         sparsity=None if config.sparsity is None else config.sparsity * share,
         scope=config.scope,
+        pattern=config.groups or config.blocks,
         overrides=[(glob, None if q is None else q * share) for glob, q in config.layers],
         exclude=config.exclude,
         allow_nonfinite=config.allow_nonfinite,

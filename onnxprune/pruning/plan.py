@@ -9,8 +9,13 @@ from ..config import Scope
 from ..errors import ModelError, UsageError
 from ..graph.layer import Layer, LayerScan
 from ..model.model import Model
+from ..model.payload import Payload
 from ..model.tensors import TensorAddress
-from .mask import PrunedPayload, kept_counts
+from ..pattern import GroupPattern, Pattern
+from .axes import misfit
+from .keep import Keep
+from .mask import MaskedPayload, PrunedPayload, kept_counts
+from .patterned import Patterned, keeps
 from .selection import Choice, select
 from .statistics import LayerStatistics, all_statistics, prunability
 from .threshold import quality_threshold, sparsity_thresholds
@@ -35,7 +40,8 @@ class LayerPlan:
             layer stays as it is.
         threshold: Weights of smaller magnitude go; 0.0 for none. None where no threshold decides.
         kept: Weights that are not zero afterwards.
-        reason: Why the layer stays as it is; None where the threshold applies.
+        reason: Why the layer stays as it is; None where it is pruned.
+        keep: Which weights stay, where no threshold says so.
     """
 
     layer: Layer
@@ -45,6 +51,7 @@ class LayerPlan:
     threshold: float | None
     kept: int
     reason: str | None = None
+    keep: Keep | None = None
 
     @property
     def changes(self) -> bool:
@@ -59,6 +66,7 @@ def make_plan(
     quality: float | None = None,
     sparsity: float | None = None,
     scope: Scope = "global",
+    pattern: Pattern | None = None,
     overrides: Sequence[tuple[str, float | None]] = (),
     exclude: Sequence[str] = (),
     allow_nonfinite: bool = False,
@@ -74,6 +82,7 @@ def make_plan(
         sparsity: Instead of `quality`, the share of zeros to reach over all layers that are
             pruned and have no quality of their own.
         scope: Whether all of them reach `sparsity` together (global), or each does (layer).
+        pattern: What zeros follow; a pattern N:M stands in for both quality and sparsity.
         overrides: Glob and quality of layers set apart; None leaves them as they are. The last
             match counts.
         exclude: Globs of layers to leave as they are, whatever else is said.
@@ -86,20 +95,26 @@ def make_plan(
         One plan per layer, in the order of the scan.
 
     Raises:
-        UsageError: A glob matches no layer, or both or none of quality and sparsity are given.
+        UsageError: A glob matches no layer, or not one of quality, sparsity and a pattern N:M is
+            given.
         ModelError: NaN or infinity in a layer that would be pruned.
     """
-    if (quality is None) == (sparsity is None):
-        raise UsageError("give either a quality (-q) or a target share (--sparsity)")
+    given = (quality, sparsity, pattern if isinstance(pattern, GroupPattern) else None)
+    if sum(entry is not None for entry in given) != 1:
+        raise UsageError(
+            "give either a quality (-q), a target share (--sparsity) or a pattern such as 2:4"
+        )
     choices = select(scan.layers, overrides=overrides, exclude=exclude, unprunable=scan.unprunable)
     layers = [weights_of(model, layer) for layer in scan.layers]
     progress = progress or _silent
     size = sum(weights.payload.nbytes for weights in layers)
     statistics = all_statistics(layers, advance=_counter(progress, "statistics", size))
     plans = [
-        _drafted(*facts, quality, allow_nonfinite, reference or {})
+        _drafted(*facts, quality, pattern, allow_nonfinite, reference or {})
         for facts in zip(scan.layers, layers, statistics, choices, strict=True)
     ]
+    if pattern is not None:
+        return _patterned(plans, pattern, sparsity, scope, progress)
     if sparsity is not None:
         plans = _aimed(plans, sparsity, scope, progress)
     return _counted(plans, progress)
@@ -110,13 +125,13 @@ def apply_plan(model: Model, plans: Sequence[LayerPlan]) -> Model:
 
     Pruned bytes are made while they are read: nothing is computed here.
     """
-    return model.with_payloads(
-        {
-            plan.layer.address: PrunedPayload(plan.weights, plan.threshold)
-            for plan in plans
-            if plan.changes and plan.threshold is not None
-        }
-    )
+    pruned: dict[TensorAddress, Payload] = {}
+    for plan in plans:
+        if plan.changes and plan.keep is not None:
+            pruned[plan.layer.address] = MaskedPayload(plan.weights, plan.keep)
+        elif plan.changes and plan.threshold is not None:
+            pruned[plan.layer.address] = PrunedPayload(plan.weights, plan.threshold)
+    return model.with_payloads(pruned)
 
 
 def _drafted(
@@ -125,11 +140,14 @@ def _drafted(
     statistics: LayerStatistics,
     choice: Choice,
     quality: float | None,
+    pattern: Pattern | None,
     allow_nonfinite: bool,
     reference: Mapping[TensorAddress, LayerStatistics],
 ) -> LayerPlan:
     """Plan with the quality's threshold, not counted yet."""
     reason = choice.off or _nonfinite(layer, statistics, allow_nonfinite) or prunability(statistics)
+    if reason is None and pattern is not None:
+        reason = misfit(layer, pattern)
     own = None if reason else quality if choice.quality is None else choice.quality
     counted = reference.get(layer.address, statistics)
     threshold = 0.0 if own is None else quality_threshold(own, counted)
@@ -176,6 +194,34 @@ def _aimed(
         else plan
         for plan in plans
     ]
+
+
+def _patterned(
+    plans: Sequence[LayerPlan],
+    pattern: Pattern,
+    sparsity: float | None,
+    scope: Scope,
+    progress: Progress,
+) -> tuple[LayerPlan, ...]:
+    """Plans that say which weights stay where zeros follow a pattern."""
+    pool = [plan for plan in plans if plan.reason is None]
+    found = keeps(
+        [Patterned(p.layer, p.weights, None if p.quality is None else p.threshold) for p in pool],
+        pattern,
+        share=sparsity,
+        scope=scope,
+        advance=_counter(progress, "pattern", sum(p.weights.payload.nbytes for p in pool)),
+    )
+    kept = {plan.layer.address: entry for plan, entry in zip(pool, found, strict=True)}
+
+    def decided(plan: LayerPlan) -> LayerPlan:
+        if plan.layer.address not in kept:
+            return plan
+        keep, count = kept[plan.layer.address]
+        threshold = None if plan.quality is None else plan.threshold
+        return replace(plan, keep=keep, kept=count, threshold=threshold)
+
+    return tuple(map(decided, plans))
 
 
 def _counted(plans: Sequence[LayerPlan], progress: Progress) -> tuple[LayerPlan, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from ..model.dtypes import PACKED_BITS, logical_dtype, type_name
 from ..model.payload import Payload
 from .floating import SMALLEST
+from .keep import Keep
 from .spread import Spread, spread_over
 
 __all__ = ["INTEGER_TYPES", "Float8Weights", "QuantizedWeights"]
@@ -96,8 +97,19 @@ class QuantizedWeights:
         if threshold <= 0.0:
             return chunk
         distances, first, last = self._distances(chunk, start)
-        distances *= self._at_least(distances, first, last, threshold)
-        distances += self._zeros.over(first, last)
+        kept = self._at_least(distances, first, last, threshold)
+        return self._stored(chunk, distances * kept, first, last)
+
+    def masked(self, chunk: np.ndarray, start: int, keep: Keep) -> np.ndarray:
+        """A copy with the zero point for every weight that does not stay."""
+        distances, first, last = self._distances(chunk, start)
+        return self._stored(chunk, distances * keep.part(first, last), first, last)
+
+    def _stored(
+        self, chunk: np.ndarray, distances: np.ndarray, first: int, last: int
+    ) -> np.ndarray:
+        """Storage elements of weights at these distances from their zero points."""
+        distances = distances + self._zeros.over(first, last)
         if self._per_element == 1:
             return distances.astype(chunk.dtype)
         codes = self._unpacked(chunk)
@@ -212,3 +224,8 @@ class Float8Weights:
             return chunk
         below = np.abs(self.values(chunk, start)) < threshold
         return np.where(below, np.uint8(0), chunk.view(np.uint8)).view(chunk.dtype)
+
+    def masked(self, chunk: np.ndarray, start: int, keep: Keep) -> np.ndarray:
+        """A copy with +0.0 for every weight that does not stay."""
+        kept = keep.part(start, start + chunk.size)
+        return np.where(kept, chunk.view(np.uint8), np.uint8(0)).view(chunk.dtype)

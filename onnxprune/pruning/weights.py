@@ -13,14 +13,17 @@ from ..model.dtypes import type_name
 from ..model.model import Model
 from ..model.payload import Payload
 from .floating import FLOAT_DTYPES, FloatWeights, threshold_bits
+from .keep import Keep
 from .quantized import INTEGER_TYPES, Float8Weights, QuantizedWeights
 from .spread import spread_over
+from .stream import slices
 
 __all__ = [
     "Float8Weights",
     "FloatWeights",
     "QuantizedWeights",
     "Weights",
+    "magnitudes",
     "threshold_bits",
     "weights_of",
 ]
@@ -67,6 +70,22 @@ class Weights(Protocol):
         is below: the chunk itself.
         """
         ...
+
+    def masked(self, chunk: np.ndarray, start: int, keep: Keep) -> np.ndarray:
+        """Storage elements with every weight replaced, as by `prune`, that does not stay."""
+        ...
+
+
+def magnitudes(weights: Weights) -> np.ndarray:
+    """Magnitudes of all weights, flat, in stored order (float32, or float64 for wide ones)."""
+    dtype = np.float64 if weights.wide else np.float32
+    found = np.empty(weights.size, dtype)
+    at = 0
+    for chunk, start in slices(weights.payload):
+        values = weights.values(chunk, start)
+        np.abs(values, out=found[at : at + values.size])
+        at += values.size
+    return found
 
 
 def weights_of(model: Model, layer: Layer) -> Weights:

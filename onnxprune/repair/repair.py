@@ -180,7 +180,7 @@ class Repairer:
         Returns:
             The refitted model, and each layer's fit by name.
         """
-        return self._by_level(worked, self._refit_step(ridge, rough), progress or _silent)
+        return self.sweep(worked, self._refit_step(ridge, rough), progress=progress)
 
     def started(self, pruned: Model) -> Model:
         """A pruning in the form of `source`; its layers are stored as those of the model are."""
@@ -205,12 +205,28 @@ class Repairer:
         self, pruned: Model, method: Method, progress: Progress, step: LayerStep
     ) -> Repaired:
         """Repair level after level with `step`."""
-        worked, fits = self._by_level(working_form(pruned), step, progress)
+        worked, fits = self.sweep(working_form(pruned), step, progress=progress)
         return self.finished(pruned, worked, fits, method)
 
-    def _by_level(
-        self, worked: Model, step: LayerStep, progress: Progress
+    def sweep(
+        self,
+        worked: Model,
+        step: LayerStep,
+        *,
+        stage: str = "repair (layers)",
+        progress: Progress | None = None,
     ) -> tuple[Model, dict[str, Fit]]:
+        """Change layers level after level; each level runs on what earlier ones have become.
+
+        Args:
+            worked: A model of the same graph, in its working form.
+            step: Changes the layers of one level.
+            stage: What progress calls the work.
+            progress: Told of the layers done.
+
+        Returns:
+            The model, and what the steps found, by layer name.
+        """
         fits: dict[str, Fit] = {}
         done, total = 0, len(self.jobs.jobs)
         samples, moving = self.samples, self._can_advance(worked)
@@ -220,7 +236,7 @@ class Repairer:
             worked, found = step(worked, jobs, samples)
             fits |= found
             done += len(jobs)
-            progress("repair (layers)", done, total)
+            (progress or _silent)(stage, done, total)
         return worked, fits
 
     def _refit_step(self, ridge: float, rough: bool = False) -> LayerStep:

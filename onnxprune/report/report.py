@@ -203,11 +203,15 @@ class Report:
     """Path of the file written; None where none was written."""
     dry_run: bool
     quality: float | None
-    """The q asked for; None in a run for a target sparsity."""
+    """The q asked for; None in a run for a target sparsity or a pattern N:M."""
     sparsity: float | None
-    """The share of zeros asked for; None in a run by quality."""
+    """The share of zeros asked for; None in a run by quality or a pattern N:M."""
     scope: str
     """What meets the sparsity: ``global`` (all layers together) or ``layer`` (each of them)."""
+    criterion: str | None
+    """The criterion asked for: ``magnitude``, ``wanda`` or ``sparsegpt``; None: the default."""
+    pattern: str | None
+    """What zeros follow: ``N:M``, or blocks such as ``4x1``; None: nothing."""
     format: str
     """The format asked for; each row says how its layer is stored."""
     readers: str

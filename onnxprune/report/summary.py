@@ -47,10 +47,14 @@ def title(report: Report, glyphs: Glyphs) -> str:
 
 
 def _request(report: Report) -> str:
-    if report.sparsity is None:
-        return f"quality {report.quality:g}" if report.quality is not None else "no target"
-    scope = "in every layer" if report.scope == "layer" else "over all layers"
-    return f"sparsity {report.sparsity:g} {scope}"
+    if report.sparsity is not None:
+        scope = "in every layer" if report.scope == "layer" else "over all layers"
+        target = f"sparsity {report.sparsity:g} {scope}"
+    elif report.quality is not None:
+        target = f"quality {report.quality:g}"
+    else:
+        return f"pattern {safe(report.pattern)}" if report.pattern else "no target"
+    return f"{target}, blocks {safe(report.pattern)}" if report.pattern else target
 
 
 def inspect_title(report: InspectReport) -> str:

@@ -171,7 +171,7 @@ def rounds_grid(training: Training) -> Grid:
     losses = {row.round: row.loss for row in training.epoch_rows}  # of the last epoch of each
     columns: list[_Column[RoundRow]] = [
         _Column(Heading("round"), lambda row: f"{row.round:,} of {rounds:,}"),
-        _Column(Heading(_target(training), right=True, rank=2), _target_cell),
+        *_target(training),
         _Column(Heading("zeros", right=True), lambda row: percent(row.zeros)),
         _Column(Heading("loss", right=True, rank=3), lambda row: number(losses.get(row.round))),
     ]
@@ -189,8 +189,12 @@ def rounds_grid(training: Training) -> Grid:
     return _grid(columns, training.rounds)
 
 
-def _target(training: Training) -> str:
-    return "sparsity" if any(row.sparsity is not None for row in training.rounds) else "quality"
+def _target(training: Training) -> list[_Column[RoundRow]]:
+    """What the rounds aimed at; nothing where a pattern says how much goes."""
+    for name in ("sparsity", "quality"):
+        if any(getattr(row, name) is not None for row in training.rounds):
+            return [_Column(Heading(name, right=True, rank=2), _target_cell)]
+    return []
 
 
 def _target_cell(row: RoundRow) -> str:

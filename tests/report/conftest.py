@@ -68,6 +68,8 @@ def report(layer_row: Callable[..., LayerRow]) -> Report:
         quality=1.0,
         sparsity=None,
         scope="global",
+        criterion=None,
+        pattern=None,
         format="sparse",
         readers="read by onnxruntime",
         layers=(

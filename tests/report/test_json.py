@@ -20,7 +20,8 @@ from onnxprune.report.report import InspectReport, Report
 
 REPORT_KEYS = [
     *("schema", "kind", "version", "model", "output", "dry_run", "quality", "sparsity"),
-    *("scope", "format", "readers", "layers", "unprunable", "dropouts", "parameters"),
+    *("scope", "criterion", "pattern", "format", "readers", "layers", "unprunable", "dropouts"),
+    *("parameters",),
     *(
         "sizes",
         "seconds",

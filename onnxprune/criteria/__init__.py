@@ -1,0 +1,1 @@
+"""Which weights go by what layers compute on samples: Wanda and SparseGPT."""
