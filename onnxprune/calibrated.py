@@ -242,9 +242,7 @@ def _without_thresholds(plans: Sequence[LayerPlan]) -> tuple[LayerPlan, ...]:
 def _choice(config: PruneConfig, share: float) -> str:
     """How magnitudes alone chose."""
     if config.quality is not None:
-        what = (
-            "magnitude" if config.blocks is None else f"root mean square of {config.blocks} blocks"
-        )
+        what = f"root mean square of blocks {config.blocks}" if config.blocks else "magnitude"
         return f"{what} under {config.quality * share:g} x standard deviation"
     return choice("magnitude", Wanted(0.0, config.scope, config.groups or config.blocks))
 

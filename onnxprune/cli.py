@@ -20,9 +20,9 @@ from .calibration import Calibration
 from .commands.delivery import check_places, deliver
 from .commands.evaluate import EVALUATE_EXAMPLES, evaluate_command
 from .commands.sensitivity import SENSITIVITY_EXAMPLES, sensitivity_command
-from .config import Criterion, Format, OutputConfig, PruneConfig, Scope, parse_layer_override
+from .config import Format, OutputConfig, PruneConfig
 from .finetune import FineTune
-from .flags import CHECKING, OTHER, OUTPUT, SELECTION, CalibrationFlags, TrainingFlags, flag
+from .flags import CHECKING, OTHER, OUTPUT, CalibrationFlags, SelectionFlags, TrainingFlags, flag
 from .metrics.request import Better, MetricRequest, check_use
 from .report.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, explain
 from .report.format import safe
@@ -59,7 +59,7 @@ Examples
   onnxprune inspect model.onnx
   onnxprune inspect model.onnx --json -       the facts as JSON"""
 
-NO_CALIBRATION, NO_TRAINING = CalibrationFlags(), TrainingFlags()
+EVERYTHING, NO_CALIBRATION, NO_TRAINING = SelectionFlags(), CalibrationFlags(), TrainingFlags()
 
 MODEL_HELP = "The ONNX model; its external data is found beside it."
 
@@ -72,33 +72,7 @@ def prune_command(
     model: Model,
     /,
     *,
-    quality: Annotated[
-        float | None,
-        flag(PruneConfig, "quality", "--quality", SELECTION, alias="-q", metavar="Q"),
-    ] = None,
-    sparsity: Annotated[
-        float | None, flag(PruneConfig, "sparsity", "--sparsity", SELECTION, metavar="S")
-    ] = None,
-    scope: Annotated[
-        Scope, flag(PruneConfig, "scope", "--scope", SELECTION, metavar="SCOPE")
-    ] = "global",
-    criterion: Annotated[
-        Criterion | None,
-        flag(PruneConfig, "criterion", "--criterion", SELECTION, metavar="NAME"),
-    ] = None,
-    pattern: Annotated[
-        str | None, flag(PruneConfig, "pattern", "--pattern", SELECTION, metavar="P")
-    ] = None,
-    layer: Annotated[
-        list[str] | None, flag(PruneConfig, "layers", "--layer", SELECTION, metavar="GLOB=Q")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, flag(PruneConfig, "exclude", "--exclude", SELECTION, metavar="GLOB")
-    ] = None,
-    embeddings: Annotated[bool, flag(PruneConfig, "embeddings", "--embeddings", SELECTION)] = False,
-    allow_nonfinite: Annotated[
-        bool, flag(PruneConfig, "allow_nonfinite", "--allow-nonfinite", SELECTION)
-    ] = False,
+    selection: Annotated[SelectionFlags, Parameter(name="*")] = EVERYTHING,
     output: Annotated[
         Path | None,
         flag(OutputConfig, "output", "--output", OUTPUT, alias="-o", metavar="FILE"),
@@ -124,19 +98,7 @@ def prune_command(
     training: Annotated[TrainingFlags, Parameter(name="*")] = NO_TRAINING,
 ) -> int:
     """Prune a model, repair and retrain it where asked to, write it, and say what became of it."""
-    config = PruneConfig(
-        quality=quality,
-        sparsity=sparsity,
-        scope=scope,
-        criterion=criterion,
-        pattern=pattern,
-        layers=tuple(parse_layer_override(text) for text in layer or ()),
-        exclude=tuple(exclude or ()),
-        embeddings=embeddings,
-        format=storage,
-        check=check,
-        allow_nonfinite=allow_nonfinite,
-    )
+    config = selection.config(storage, check=check)
     request = MetricRequest(metric, metric_better)
     check_use(request, val)
     config.check_calibration(repairing.calibrate)

@@ -51,10 +51,10 @@ class PruneConfig:
     )
     criterion: Criterion | None = option(
         None,
-        "What the least weights are: those of least magnitude (the default without calibration),"
-        " of least magnitude x norm of their input (wanda: Sun et al. 2023), or those whose loss"
-        " the others make up for best, and do (sparsegpt: Frantar & Alistarh 2023). The last two"
-        " need --calibrate. By default calibration samples decide.",
+        "Which weights go first: those of least magnitude (the default without --calibrate), wanda"
+        " (of least magnitude x norm of their input; Sun et al. 2023) or sparsegpt (those whose"
+        " loss the others make up for best, and do; Frantar & Alistarh 2023). The last two need"
+        " --calibrate; with it and without a criterion, the samples decide.",
     )
     pattern: str | None = option(
         None,

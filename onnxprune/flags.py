@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter, Token
 
 from .calibration import Calibration, RepairName
-from .config import OutputConfig
+from .config import Criterion, Format, OutputConfig, PruneConfig, Scope, parse_layer_override
 from .errors import UsageError
 from .finetune import (
     BatchNormMode,
@@ -31,6 +31,7 @@ __all__ = [
     "OUTPUT",
     "SELECTION",
     "CalibrationFlags",
+    "SelectionFlags",
     "TrainingFlags",
     "flag",
     "whole_flag",
@@ -85,6 +86,42 @@ def _whole(_: Any, tokens: Sequence[Token]) -> int:
 
 def _spelling(field: str) -> str:
     return f"--{field.replace('_', '-')}"
+
+
+def _selection(field: str, name: str, metavar: str = "", **more: Any) -> Parameter:
+    more = {"metavar": metavar, **more} if metavar else more
+    return flag(PruneConfig, field, name, SELECTION, **more)
+
+
+@dataclass(frozen=True)
+class SelectionFlags:
+    """The flags that say what is pruned."""
+
+    quality: Annotated[float | None, _selection("quality", "--quality", "Q", alias="-q")] = None
+    sparsity: Annotated[float | None, _selection("sparsity", "--sparsity", "S")] = None
+    scope: Annotated[Scope, _selection("scope", "--scope", "SCOPE")] = "global"
+    criterion: Annotated[Criterion | None, _selection("criterion", "--criterion", "NAME")] = None
+    pattern: Annotated[str | None, _selection("pattern", "--pattern", "P")] = None
+    layer: Annotated[list[str] | None, _selection("layers", "--layer", "GLOB=Q")] = None
+    exclude: Annotated[list[str] | None, _selection("exclude", "--exclude", "GLOB")] = None
+    embeddings: Annotated[bool, _selection("embeddings", "--embeddings")] = False
+    allow_nonfinite: Annotated[bool, _selection("allow_nonfinite", "--allow-nonfinite")] = False
+
+    def config(self, storage: Format, *, check: bool) -> PruneConfig:
+        """What to prune, and how to store and check it; raises UsageError."""
+        return PruneConfig(
+            quality=self.quality,
+            sparsity=self.sparsity,
+            scope=self.scope,
+            criterion=self.criterion,
+            pattern=self.pattern,
+            layers=tuple(parse_layer_override(text) for text in self.layer or ()),
+            exclude=tuple(self.exclude or ()),
+            embeddings=self.embeddings,
+            format=storage,
+            check=check,
+            allow_nonfinite=self.allow_nonfinite,
+        )
 
 
 @dataclass(frozen=True)
