@@ -217,7 +217,9 @@ def _criterion(config: PruneConfig, settings: Calibration) -> Criterion | None:
         return "magnitude"
     if config.groups is not None:
         return "sparsegpt"
-    return "magnitude" if config.scope == "layer" or config.blocks is not None else None
+    if config.blocks is not None:
+        return "wanda"
+    return "magnitude" if config.scope == "layer" else None
 
 
 def _by_plan(config: PruneConfig, criterion: Criterion, settings: Calibration) -> bool:

@@ -231,6 +231,25 @@ def test_excluded_layers_keep_their_bytes() -> None:
     assert result.report.layers[0].kept < result.report.layers[0].weights
 
 
+def test_an_old_operator_set_with_a_fixed_batch() -> None:
+    """Pad has its pads in an attribute: how its batch axis could be freed is not known."""
+    random = np.random.default_rng(0)
+    w = random.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Pad", ["x"], ["p"], pads=[0, 0, 1, 1, 0, 0, 1, 1]),
+        helper.make_node("Conv", ["p", "w"], ["y"]),
+    ]
+    infos = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 6, 6])
+        for n, c in (("x", 3), ("y", 4))
+    ]
+    graph = helper.make_graph(nodes, "old", infos[:1], infos[1:], [numpy_helper.from_array(w, "w")])
+    dense = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=4)
+    x = random.standard_normal((70, 3, 6, 6)).astype(np.float32)
+    row = onnxprune.prune(dense, sparsity=0.5, calibrate=x).report.repair.rows[0]
+    assert row.method == "refit" and row.error_after < row.error_before
+
+
 # ---- the report ------------------------------------------------------------------------------
 
 

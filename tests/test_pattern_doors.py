@@ -405,7 +405,7 @@ def test_both_doors_give_the_same_file(
         ),
         (
             {"sparsity": 0.5, "pattern": "4x1"},
-            "least magnitude in blocks 4x1 over all layers",
+            "least magnitude x norm of its input (wanda) in blocks 4x1 over all layers",
         ),
         (
             {"quality": 0.5, "pattern": "4x1"},

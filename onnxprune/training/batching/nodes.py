@@ -140,6 +140,12 @@ class BatchNode:
         """Whether the optional input is there."""
         return index < len(self.node.input) and bool(self.node.input[index])
 
+    def name(self, index: int) -> str:
+        """Name of an input; refuses where it is left out: older opsets had attributes instead."""
+        if not self.has(index):
+            self.refuse(f"has no input {index}: its operator set is older than what is known of it")
+        return self.node.input[index]
+
     def state(self, index: int) -> State:
         """What an input is."""
         return self.states[index] if self.has(index) else None
@@ -150,20 +156,20 @@ class BatchNode:
         if isinstance(state, Batched):
             return state
         if isinstance(state, Sizes):
-            self.refuse(f"computes with the size of the batch, '{self.node.input[index]}'")
-        self.refuse(f"mixes samples with '{self.node.input[index]}', which the batch does not have")
+            self.refuse(f"computes with the size of the batch, '{self.name(index)}'")
+        self.refuse(f"mixes samples with '{self.name(index)}', which the batch does not have")
 
     def need_fixed(self, *indices: int) -> None:
         """Refuse where one of these inputs depends on the batch."""
         for index in indices:
             if self.state(index) is not None:
-                self.refuse(f"takes '{self.node.input[index]}', which differs between samples")
+                self.refuse(f"takes '{self.name(index)}', which differs between samples")
 
     def shape(self, index: int) -> Shape:
         """Shape as exported; refuses where the rank is unknown."""
-        shape = self.values.shape(self.node.input[index])
+        shape = self.values.shape(self.name(index))
         if shape is None:
-            self.refuse(f"reads '{self.node.input[index]}', whose number of axes is unknown")
+            self.refuse(f"reads '{self.name(index)}', whose number of axes is unknown")
         return shape
 
     def rank(self, index: int) -> int:
@@ -175,14 +181,14 @@ class BatchNode:
         shape = self.shape(index)
         sizes = tuple(size for size in shape if isinstance(size, int))
         if len(sizes) != len(shape):
-            self.refuse(f"reads '{self.node.input[index]}', whose shape is not known in full")
+            self.refuse(f"reads '{self.name(index)}', whose shape is not known in full")
         return sizes
 
     def constant(self, index: int) -> np.ndarray | None:
         """Value of an input that the batch does not change, where known."""
         if not self.has(index) or self.state(index) is not None:
             return None
-        name = self.node.input[index]
+        name = self.name(index)
         known = self.constants.get(name)
         return self.values.constant(name) if known is None else known
 
@@ -194,7 +200,7 @@ class BatchNode:
         constant = self.constant(index)
         if constant is not None:
             return np.array(constant.tolist(), object).reshape(constant.shape)
-        shape = self.values.shape(self.node.input[index])
+        shape = self.values.shape(self.name(index))
         sizes = [size for size in shape or () if isinstance(size, int)]
         if state is not None or shape is None or len(sizes) != len(shape):
             return None
@@ -204,14 +210,14 @@ class BatchNode:
         """Elements of a vector of sizes; refuses where it is none."""
         entries = self.entries(index)
         if entries is None or entries.ndim > 1:
-            self.refuse(f"reads '{self.node.input[index]}', whose value is not known")
+            self.refuse(f"reads '{self.name(index)}', whose value is not known")
         return list(entries.reshape(-1))
 
     def integers(self, index: int) -> list[int]:
         """Elements of a constant vector of integers; refuses where it is not constant."""
         constant = self.constant(index)
         if constant is None:
-            self.refuse(f"reads '{self.node.input[index]}', whose value is not constant")
+            self.refuse(f"reads '{self.name(index)}', whose value is not constant")
         return [int(value) for value in constant.reshape(-1)]
 
     # ---- attributes and axes ---------------------------------------------------------------
@@ -277,7 +283,7 @@ class BatchNode:
         shape = self.shape(index)
         if len(shape) >= end and shape[-end] != 1:
             self.refuse(
-                f"combines the batch with '{self.node.input[index]}' of shape {list(shape)}, "
+                f"combines the batch with '{self.name(index)}' of shape {list(shape)}, "
                 "which has sizes of its own along the batch axis"
             )
 
@@ -286,7 +292,7 @@ class BatchNode:
         shape = self.shape(index)
         single = len(shape) > state.axis and shape[state.axis] == 1
         if not single or self.batch != 1 or state.each != 1:
-            self.refuse(f"needs '{self.node.input[index]}' for a batch of one fixed size")
+            self.refuse(f"needs '{self.name(index)}' for a batch of one fixed size")
         self.edits[index] = Lift(state.axis, len(shape))
 
 
