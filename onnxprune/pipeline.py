@@ -104,8 +104,7 @@ def prune_model(
         training_progress: Told how far the training is.
 
     Raises:
-        ModelError: Nothing is prunable, a weight is NaN or infinite, or the model cannot be
-            trained.
+        ModelError: Nothing is prunable, a weight is not finite, or the model cannot be trained.
         UsageError: A glob matches no layer, or a setting of the training makes no sense here.
         DataError: The samples do not fit the model.
         Interrupted: The training was interrupted.
@@ -121,34 +120,8 @@ def prune_model(
     scan = find_layers(source, embeddings=config.embeddings)
     if not scan.layers and config.quality != 0:
         raise nothing_prunable(scan)
-    if train is not None:
-        done = _retrained(
-            source,
-            scan,
-            config,
-            finetune,
-            train,
-            prune,
-            described,
-            meter,
-            progress,
-            training_progress,
-        )
-    else:
-        done = _pruned(source, scan, config, prune, meter, progress)
-    accuracy = None
-    if meter is not None and before is not None:
-        assert done.trained is not None  # it was measured on the same samples
-        accuracy = Accuracy(
-            meter.metric,
-            before,
-            done.trained,
-            meter.samples,
-            share=meter.share,
-            better=meter.better,
-            pruned=done.pruned,
-        )
-    seconds = time.perf_counter() - started
+    run = _Run(source, scan, config, prune, described, meter, progress, training_progress)
+    done = run.pruned() if train is None else run.retrained(train, finetune or FineTune())
     return Pruned(
         source,
         done.model,
@@ -156,8 +129,8 @@ def prune_model(
         scan,
         done.plans,
         done.dropouts,
-        accuracy,
-        seconds,
+        _accuracy(meter, before, done),
+        time.perf_counter() - started,
         done.training,
         done.repair,
         done.warnings,
@@ -190,59 +163,69 @@ class _Done:
     warnings: tuple[str, ...]
 
 
-def _pruned(
-    source: Model,
-    scan: LayerScan,
-    config: PruneConfig,
-    prune: Prune,
-    meter: Meter | None,
-    progress: Progress | None,
-) -> _Done:
-    once = prune(source, scan, config, progress=progress)
-    metric = meter(once.model) if meter is not None else None
-    return _Done(
-        once.model, once.plans, once.dropouts, None, metric, None, once.repair, once.warnings
-    )
+@dataclass(frozen=True)
+class _Run:
+    """What a run works on, and with."""
+
+    source: Model
+    scan: LayerScan
+    config: PruneConfig
+    prune: Prune
+    calibration: str
+    meter: Meter | None
+    progress: Progress | None
+    training_progress: TrainingProgress | None
+
+    def pruned(self) -> _Done:
+        """Prune, and repair where that was asked for."""
+        once = self.prune(self.source, self.scan, self.config, progress=self.progress)
+        metric = self.meter(once.model) if self.meter is not None else None
+        return _Done(
+            once.model, once.plans, once.dropouts, None, metric, None, once.repair, once.warnings
+        )
+
+    def retrained(self, train: Given, settings: FineTune) -> _Done:
+        """The same, and retrain."""
+        from .retraining import retrain
+
+        settings.check_validation(self.meter)
+        done = retrain(
+            self.source,
+            self.scan,
+            self.config,
+            settings,
+            open_source(train, input_specs(self.source.proto)),
+            prune=self.prune,
+            calibration=self.calibration,
+            meter=self.meter,
+            progress=self.progress,
+            training_progress=self.training_progress,
+        )
+        return _Done(
+            done.model,
+            done.plans,
+            done.dropouts,
+            done.pruned,
+            done.trained,
+            done.training,
+            done.repair,
+            done.warnings,
+        )
 
 
-def _retrained(
-    source: Model,
-    scan: LayerScan,
-    config: PruneConfig,
-    finetune: FineTune | None,
-    train: Given,
-    prune: Prune,
-    calibration: str,
-    meter: Meter | None,
-    progress: Progress | None,
-    training_progress: TrainingProgress | None,
-) -> _Done:
-    from .retraining import retrain
-
-    settings = finetune or FineTune()
-    settings.check_validation(meter)
-    data = open_source(train, input_specs(source.proto))
-    done = retrain(
-        source,
-        scan,
-        config,
-        settings,
-        data,
-        prune=prune,
-        calibration=calibration,
-        meter=meter,
-        progress=progress,
-        training_progress=training_progress,
-    )
-    return _Done(
-        done.model,
-        done.plans,
-        done.dropouts,
-        done.pruned,
+def _accuracy(meter: Meter | None, before: float | None, done: _Done) -> Accuracy | None:
+    """The metric before and after; None without validation data."""
+    if meter is None or before is None:
+        return None
+    assert done.trained is not None  # it was measured on the same samples
+    return Accuracy(
+        meter.metric,
+        before,
         done.trained,
-        done.training,
-        done.repair,
-        done.warnings,
+        meter.samples,
+        share=meter.share,
+        better=meter.better,
+        pruned=done.pruned,
     )
 
 

@@ -92,14 +92,13 @@ def retrain(
         settings: How to retrain.
         data: Training data.
         prune: Prunes the model in every round, and perhaps repairs it.
-        calibration: What repairs it and how, for a checkpoint; empty where nothing does.
+        calibration: What repairs it, for a checkpoint; empty where nothing does.
         meter: Measures models on validation data.
         progress: Told about pruning.
         training_progress: Told about training.
 
     Raises:
-        ModelError: The model cannot be trained.
-        DataError: The data does not fit it.
+        ModelError, DataError: The model cannot be trained, or the data does not fit it.
         UsageError: A setting does not fit the model, the data or the checkpoint.
         Interrupted: Ctrl-C was pressed.
     """
@@ -110,10 +109,9 @@ def retrain(
     while rounds.number < settings.rounds:
         rounds.run()
     assert rounds.pruned is not None and rounds.setup is not None  # there is a first round
-    changed = {site: after for site, after in rounds.pruned.dropouts if after != site.ratio}
     last = rounds.rows[-1]
     return Retrained(
-        rewrite_dropouts(rounds.weights, changed),
+        rewrite_dropouts(rounds.weights, dict(rounds.pruned.dropouts)),
         _plans(rounds.pruned, rounds.before),
         rounds.pruned.dropouts,
         last.metric_pruned,

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 import onnxprune
-from onnxprune.calibration import Calibration
 from onnxprune.cli import build_app, main
 from onnxprune.config import PruneConfig
 from onnxprune.errors import Interrupted, ModelError, UsageError
@@ -216,14 +215,6 @@ def test_a_log_gets_a_line_an_epoch_and_quiet_none(
     ]
     assert main(["m.onnx", "--train", "t.npz", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
-
-
-def test_calibration(api: FakeApi) -> None:
-    assert main(["m.onnx", "--calibrate", "x.npz"]) == 0
-    assert api.keywords["calibrate"] == "x.npz"
-    assert api.keywords["calibration"] == Calibration()
-    assert main(["m.onnx", "--calibrate", "f:g", "--repair", "match", "--samples", "64"]) == 0
-    assert api.keywords["calibration"] == Calibration("match", 64)
 
 
 def test_sparsity(api: FakeApi) -> None:

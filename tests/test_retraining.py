@@ -102,23 +102,6 @@ SCENARIOS = {
         fixed_batch(mlp(), 2), {"rounds": 2, "lr_schedule": "step"}, prune={"sparsity": 0.6}
     ),
 }
-#: A layer without a bias: a repair adds one. The data for calibration are others than for training.
-CALIBRATED = {"sparsity": 0.6, "calibrate": {"x": data(70, seed=5)["x"]}}
-SCENARIOS["calibrated"] = Scenario(
-    model(DROPOUT.replace(", b1)", ")").replace(", b2)", ")"), MLP_SHAPES),
-    {"rounds": 3},
-    prune=CALIBRATED,
-)
-SCENARIOS["matched in float16"] = Scenario(
-    half(model(LSTM.replace(", b1)", ")"), LSTM_SHAPES)),
-    {"rounds": 2},
-    val=False,
-    prune={
-        "quality": 0.8,
-        "calibrate": data(70, seed=5)["x"].astype(np.float16),
-        "repair": "match",
-    },
-)
 each = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 
 
@@ -281,24 +264,6 @@ def test_another_training_is_refused(checkpoint: Path, change: dict[str, Any], s
     assert "\n" not in str(failure.value)
     assert str(failure.value).count(". ") == 0
     assert (checkpoint / "state.safetensors").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"repair": "match"}, r"another calibration \('refit, 70 samples .* 'match, 70 samples"),
-        ({"samples": 60}, r"another calibration \('refit, 70 samples .* 'refit, 60 samples"),
-        ({"calibrate": {"x": data(70, seed=6)["x"]}}, "another calibration .* digest"),
-        ({"calibrate": None}, "another calibration .* '' now"),
-    ],
-)
-def test_another_calibration_is_refused(change: dict[str, Any], says: str, tmp_path: Path) -> None:
-    scenario = SCENARIOS["calibrated"]
-    with pytest.raises(Interrupted):
-        scenario.run(tmp_path, hook=interrupting(4))
-    other = replace(scenario, prune={**CALIBRATED, **change})
-    with pytest.raises(UsageError, match=says):
-        other.run(tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("damage", ["cut", "header", "data", "empty", "text", "missing"])

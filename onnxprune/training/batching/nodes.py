@@ -144,7 +144,8 @@ class BatchNode:
         """Name of an input; refuses where it is left out: older opsets had attributes instead."""
         if not self.has(index):
             self.refuse(f"has no input {index}: its operator set is older than what is known of it")
-        return self.node.input[index]
+        name: str = self.node.input[index]
+        return name
 
     def state(self, index: int) -> State:
         """What an input is."""
