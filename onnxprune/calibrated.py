@@ -12,7 +12,7 @@ import numpy as np
 
 from .calibration import Calibration
 from .config import Criterion, PruneConfig
-from .criteria.cuts import CUTS, choice, steps
+from .criteria.cuts import CUTS, ONCE, StepwiseCut, choice, steps
 from .criteria.wanted import Wanted
 from .data.source import Given, open_source
 from .data.specs import input_specs
@@ -188,16 +188,20 @@ class Calibrated:
         """A model pruned by a criterion and repaired: in steps where a refit can follow each."""
         pool = [plan for plan in plans if plan.reason is None and _is_free(plan)]
         own = {plan.layer.address for plan in pool}
-        start = apply_plan(model, [plan for plan in plans if plan.layer.address not in own])
+        begun = apply_plan(model, [plan for plan in plans if plan.layer.address not in own])
+        layers = [plan.layer for plan in pool]
         repairer = self.repairer(model, plans)
-        shares = steps(criterion, wanted) if self.settings.repair == "refit" else (wanted.share,)
-        told = progress if len(shares) == 1 else None
-        cut = CUTS[criterion](repairer, [plan.layer for plan in pool], wanted, told)
-        if len(shares) > 1:
-            repaired = in_steps(repairer, start, cut, shares, progress=progress)
-        else:
-            repaired = self._repaired(model, cut(start, shares[0]), plans, progress)
-        return replace(repaired, choice=choice(criterion, wanted, len(shares)))
+        if self.settings.repair == "refit" and criterion not in ONCE:
+            shares = steps(wanted)
+            way = StepwiseCut(CUTS[criterion](repairer, layers, wanted, None), layers)
+            start = repairer.started(begun)
+            repaired = in_steps(repairer, begun, start, way, shares, progress=progress)
+            return replace(repaired, choice=choice(criterion, wanted, len(shares)))
+        cut = CUTS[criterion](repairer, layers, wanted, progress)
+        worked = cut(repairer.working(begun), wanted.share)
+        pruned = repairer.finished(begun, worked, {}).model
+        repaired = self._repaired(model, pruned, plans, progress)
+        return replace(repaired, choice=choice(criterion, wanted))
 
     def _untouched(self, model: Model, plans: Sequence[LayerPlan], reason: str) -> Repaired:
         """A model that is not repaired."""

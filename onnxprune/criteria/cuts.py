@@ -10,13 +10,16 @@ from ..graph.layer import Layer
 from ..model.model import Model
 from ..pattern import GroupPattern
 from ..pruning.plan import Progress
-from ..repair.gradual import Cut, schedule
+from ..repair.gradual import Reached, schedule
 from ..repair.repair import Repairer
 from .sparsegpt import SparseGptCut
 from .wanda import WandaCut
 from .wanted import Wanted, least_by_magnitude
 
-__all__ = ["CUTS", "ONCE", "MagnitudeCut", "choice", "steps"]
+__all__ = ["CUTS", "ONCE", "Cut", "MagnitudeCut", "StepwiseCut", "choice", "steps"]
+
+#: Prunes a model, in its working form, to a share of zeros, 0 to 1; zeros stay.
+Cut = Callable[[Model, float], Model]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,23 @@ class MagnitudeCut:
     def __call__(self, model: Model, share: float) -> Model:
         """The model with this share of zeros."""
         return least_by_magnitude(model, self.layers, replace(self.wanted, share=share))
+
+
+@dataclass(frozen=True, eq=False)
+class StepwiseCut:
+    """A cut as the `Way` of a pruning in steps.
+
+    Attributes:
+        cut: The cut.
+        layers: The layers that it prunes.
+    """
+
+    cut: Cut
+    layers: Sequence[Layer]
+
+    def __call__(self, reached: Reached, share: float) -> Model:
+        """The model with this share of zeros."""
+        return self.cut(reached.model, share)
 
 
 #: Makes a cut for the layers of a repairer.
@@ -51,10 +71,8 @@ _NAMES: Mapping[Criterion, str] = {
 }
 
 
-def steps(criterion: Criterion, wanted: Wanted) -> tuple[float, ...]:
+def steps(wanted: Wanted) -> tuple[float, ...]:
     """Shares of zeros to go through, with a refit after each; a group N:M loses one at a time."""
-    if criterion in ONCE:
-        return (wanted.share,)
     if isinstance(wanted.pattern, GroupPattern):
         of, gone = wanted.pattern.of, wanted.pattern.of - wanted.pattern.keep
         return tuple(lost / of for lost in range(1, gone + 1))

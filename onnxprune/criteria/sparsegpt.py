@@ -38,7 +38,7 @@ Shares = Mapping[TensorAddress, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class SparseGptCut:
-    """Prunes a model to a share of zeros; zeros stay.
+    """Prunes a model, in its working form, to a share of zeros; zeros stay.
 
     Attributes:
         repairer: Knows the layers whose inputs can be seen, and the samples.
@@ -94,7 +94,7 @@ class SparseGptCut:
         wanted: Wanted,
         shares: Shares,
     ) -> Model:
-        """Prune layers that do not depend on each other, in the model's working form."""
+        """Prune layers that do not depend on each other."""
         if not jobs:
             return model
         found = grams(model, jobs, samples, stack=self.repairer.jobs.stackable)

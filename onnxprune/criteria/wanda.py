@@ -31,7 +31,7 @@ __all__ = ["WandaCut", "global_scores", "rows_kept"]
 
 @dataclass(frozen=True, eq=False)
 class WandaCut:
-    """Prunes a model to a share of zeros; zeros stay.
+    """Prunes a model, in its working form, to a share of zeros; zeros stay.
 
     Attributes:
         repairer: Knows the layers whose inputs can be seen, and the samples.
@@ -71,7 +71,7 @@ class WandaCut:
         )
 
     def _each(self, model: Model, jobs: Sequence[Job], samples: Samples, wanted: Wanted) -> Model:
-        """Prune layers each by itself, in the model's working form."""
+        """Prune layers, each by itself."""
         if not jobs:
             return model
         found = norms(model, jobs, samples, stack=self.repairer.jobs.stackable)
@@ -93,12 +93,11 @@ def global_scores(
 
     Args:
         repairer: Knows the samples.
-        model: The model that runs.
+        model: The model that runs, in its working form.
         layers: The layers; those that are no job have their magnitudes.
         jobs: The layers whose inputs can be seen.
     """
-    worked = repairer.working(model)
-    found = norms(worked, jobs, repairer.samples, stack=repairer.jobs.stackable)
+    found = norms(model, jobs, repairer.samples, stack=repairer.jobs.stackable)
     relative = {
         job.layer.address: scattered(job, _relative(norm)[:, None, :], 1.0, np.float32)
         for job, norm in zip(jobs, found, strict=True)

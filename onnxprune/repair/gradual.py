@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from .samples import Samples
 from .scores import Uses, input_uses, stored_outputs, uses_of, without_least
 from .writing import rewritten
 
-__all__ = ["Criterion", "prune_in_steps", "schedule"]
+__all__ = ["Criterion", "Reached", "Way", "in_steps", "prune_in_steps", "schedule"]
 
 Criterion = Literal["magnitude", "activation"]
 #: Share of zeros after the first step, and by how much each later one divides what is left.
@@ -98,36 +98,71 @@ def prune_in_steps(
     start = repairer.started(begun)
     way = _way(repairer, start, pool, criterion)
     shares = schedule(sparsity, steps)
-    with single_threaded_algebra():
-        reached = _through(repairer, start, way, shares, ridge, progress)
+    finished = in_steps(repairer, begun, start, way, shares, ridge=ridge, progress=progress)
     how = f"in {len(shares)} steps" if len(shares) > 1 else "at once"
-    finished = repairer.finished(begun, reached.model, reached.fits)
     return replace(finished, choice=f"{way.choice}, {how}")
 
 
 @dataclass(frozen=True, eq=False)
-class _Reached:
+class Reached:
     """A pruned and refitted model in its working form, and each layer's fit by name."""
 
     model: Model
     fits: Mapping[str, Fit]
 
 
+class Way(Protocol):
+    """How weights are chosen, step by step."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layers that lose them."""
+
+    def __call__(self, reached: Reached, share: float) -> Model:
+        """The model with this share of zeros, in its working form; zeros stay."""
+
+
+def in_steps(
+    repairer: Repairer,
+    begun: Model,
+    start: Model,
+    way: Way,
+    shares: Sequence[float],
+    *,
+    ridge: float = RIDGE,
+    progress: Progress | None = None,
+) -> Repaired:
+    """Prune a model to each of these shares, and refit it after each.
+
+    Args:
+        repairer: Repairs prunings of the model.
+        begun: The model, with what is pruned whatever the shares.
+        start: Its working form, as `Repairer.started` gives it.
+        way: Chooses weights.
+        shares: Shares of zeros, rising.
+        ridge: Pull of a refit towards the weights of the unpruned model.
+        progress: Told of the layers done in all steps.
+    """
+    with single_threaded_algebra():
+        reached = _through(repairer, start, way, shares, ridge, progress)
+    return repairer.finished(begun, reached.model, reached.fits)
+
+
 def _through(
     repairer: Repairer,
     start: Model,
-    way: _Way,
+    way: Way,
     shares: Sequence[float],
     ridge: float,
     progress: Progress | None,
-) -> _Reached:
+) -> Reached:
     """Prune and refit at each of these shares.
 
     What is refitted at a step says which weights go at the next. The refit itself begins with the
     weights of the unpruned model every time: its ridge pulls towards those. Pulled towards those of
     the step before, weights would drift with the number of steps, as far as few samples let them.
     """
-    reached = _Reached(start, {})
+    reached = Reached(start, {})
     for number, share in enumerate(shares):
 
         def told(stage: str, done: int, total: int, number: int = number) -> None:
@@ -136,7 +171,7 @@ def _through(
 
         cut = _masked(start, way(reached, share), way.layers)
         last = number == len(shares) - 1
-        reached = _Reached(*repairer.refit(cut, ridge=ridge, rough=not last, progress=told))
+        reached = Reached(*repairer.refit(cut, ridge=ridge, rough=not last, progress=told))
     return reached
 
 
@@ -182,7 +217,7 @@ class _Way:
         whose = "layer" if self.influence is None else "channel"
         return f"least magnitude x deviation of its input x its {whose}'s influence on the outputs"
 
-    def __call__(self, reached: _Reached, share: float) -> Model:
+    def __call__(self, reached: Reached, share: float) -> Model:
         """The model with this share of zeros; zeros stay."""
         if self.uses is None:
             return without_least(reached.model, self.layers, share)
