@@ -154,11 +154,14 @@ def _alike(atoms_of: list[Labels]) -> list[tuple[Labels, list[int]]]:
     signature = np.zeros(len(unique), np.uint64)
     lengths = [len(atoms) for atoms in atoms_of]
     np.add.at(signature, where.reshape(-1), np.repeat(random, lengths))
+    order = np.argsort(signature, kind="stable")
+    keys, starts = np.unique(signature[order], return_index=True)
+    parts = np.split(unique[order], starts[1:])
     members: dict[int, list[int]] = defaultdict(list)
     for number, atoms in enumerate(atoms_of):
         for key in np.unique(signature[np.searchsorted(unique, atoms)]).tolist():
             members[key].append(number)
-    return [(unique[signature == np.uint64(key)], found) for key, found in members.items()]
+    return [(parts[np.searchsorted(keys, key)], found) for key, found in members.items()]
 
 
 def _roles(coupling: Coupling) -> dict[tuple[str, int], str]:

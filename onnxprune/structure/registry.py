@@ -115,19 +115,8 @@ class Site:
         """State that two axes lose the same indices."""
         if len(first) != len(second):
             self.barrier("the sizes of its operands do not fit together")
-        self.atoms.cause = self._inherited(first, second)
+        self.atoms.cause = self._cause("meets indices that stay")
         self.atoms.unify(first, second)
-
-    def _inherited(self, first: Labels, second: Labels) -> int:
-        """The cause of what is frozen on one side and is going to be on the other."""
-        stay = [self.atoms.resolve(labels) == FIXED for labels in (first, second)]
-        if (stay[0] == stay[1]).all():
-            return 0
-        for labels in (first, second):
-            known = self.atoms.causes(labels)
-            if known.any():
-                return int(known[known != 0][0])
-        return self._cause("meets indices that stay")
 
     def freeze(self, labels: Labels, reason: str) -> None:
         """State that an axis stays, and why."""
