@@ -14,8 +14,8 @@ from ..model.tensors import node_label
 from . import rules
 from .atoms import FIXED, Atoms, Labels
 from .folding import Prepared, captured, prepared
-from .registry import RULES, Axes, Barrier, Site
-from .sizes import constant_tensors
+from .registry import RULES, Axes, Barrier, Rule, Site
+from .stored import constant_tensors
 
 __all__ = ["Cause", "Coupling", "analyse"]
 
@@ -80,6 +80,7 @@ class _Pass:
         self._ready = ready
         self._atoms = Atoms()
         self._axes: dict[str, Axes] = {}
+        self._shapeless: dict[str, Cause] = {}  # values of unknown shape, and what they come from
         graph = ready.proto.graph
         self._tensors = {name: tuple(t.dims) for name, t in constant_tensors(graph)}
         self._causes = [Cause("", "", "")]
@@ -93,9 +94,13 @@ class _Pass:
         graph = self._ready.proto.graph
         for info in graph.input:
             shape = self._ready.sizes.shape(info.name)
-            if info.name not in self._tensors and shape is not None:
-                self._axes[info.name] = tuple(self._atoms.fresh(size) for size in shape)
-                self._freeze([info.name], Cause(info.name, "input", "is an input of the model"))
+            if info.name in self._tensors:
+                continue
+            if shape is None:
+                self._shapeless[info.name] = Cause(info.name, "input", "has an unknown shape")
+                continue
+            self._axes[info.name] = tuple(self._atoms.fresh(size) for size in shape)
+            self._freeze([info.name], Cause(info.name, "input", "is an input of the model"))
         sites = [
             None if set(node.output) <= self._tensors.keys() else self._visit(node, index)
             for index, node in enumerate(graph.node)
@@ -115,23 +120,40 @@ class _Pass:
             return self._number(Cause(label, node.op_type, reason))
 
         site = Site(node, version, self._atoms, self._ready.sizes, self._labels, cause)
-        function = RULES.get((domain, node.op_type))
+        reason = self._followed(site, RULES.get((domain, node.op_type)))
+        if reason is not None:
+            if isinstance(reason, str):
+                reason = Cause(label, node.op_type, reason)
+            self._freeze([*node.input, *sorted(captured(node))], reason)
+            site.results.clear()
+        self._axes.update(site.results)
+        for name in node.output:
+            if name and name not in site.results:
+                self._give_up(name, reason or Cause(label, node.op_type, "has a result that stays"))
+        return site
+
+    def _followed(self, site: Site, function: Rule | None) -> str | Cause | None:
+        """Apply a node's rule; why it could not be followed, or None."""
         try:
             if function is None:
-                site.barrier("is an operator without a rule")
+                return "is an operator without a rule"
             function(site)
             self._check(site)
             self._keep_parameters(site)
         except Barrier as barrier:
-            names = [*node.input, *sorted(captured(node))]
-            self._freeze(names, Cause(label, node.op_type, str(barrier)))
-            site.results.clear()
-        self._axes.update(site.results)
-        for name in node.output:
-            shape = self._ready.sizes.shape(name)
-            if name and name not in site.results and shape is not None:
-                self._axes[name] = tuple(_fixed(size) for size in shape)
-        return site
+            return self._shapeless.get(barrier.unknown) or str(barrier)
+        except (ArithmeticError, LookupError, ValueError):
+            return "does not fit its operands"
+        return None
+
+    def _give_up(self, name: str, cause: Cause) -> None:
+        """A result of which nothing is removed."""
+        shape = self._ready.sizes.shape(name)
+        if shape is None:
+            self._shapeless[name] = cause
+        else:
+            label = self._atoms.frozen(self._number(cause))
+            self._axes[name] = tuple(np.broadcast_to(np.int64(label), size) for size in shape)
 
     def _keep_parameters(self, site: Site) -> None:
         """Operands that the rule did not follow as data stay as long as they are."""

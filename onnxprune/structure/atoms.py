@@ -62,14 +62,14 @@ class Atoms(Forest):
     def unify(self, first: Labels, second: Labels) -> None:
         """State that first[i] goes exactly where second[i] goes."""
         one, two = self.resolve(first), self.resolve(second)
-        differ = self._key[one] != self._key[two]
+        differ = one != two
         if not differ.any():
             return
         one, two = one[differ], two[differ]
         causes = self._inherited(first[differ], second[differ], one, two)
         while self._unify_atoms(one, two, causes) or self._substitute(one, two, causes):
             one, two = self.resolve(one), self.resolve(two)
-            differ = self._key[one] != self._key[two]
+            differ = one != two
             if not differ.any():
                 return
             one, two, causes = one[differ], two[differ], causes[differ]
@@ -153,7 +153,8 @@ class Atoms(Forest):
     def _merge(self, first: Labels, second: Labels) -> None:
         """Solve equations between unions: few atoms that are the same at many places."""
         self._match(first, second)
-        differ = self.keys(first) != self.keys(second)
+        first, second = self.resolve(first), self.resolve(second)
+        differ = first != second
         for pair in dict.fromkeys(
             zip(first[differ].tolist(), second[differ].tolist(), strict=True)
         ):
@@ -203,14 +204,14 @@ class Atoms(Forest):
     def _split(self, labels: Labels, rows: int, columns: int) -> tuple[Labels, Labels]:
         """Labels u, v with u[a] + v[b] equal to labels[a, b]."""
         table = labels.reshape(rows, columns)
-        keys = self.keys(labels).reshape(rows, columns)
-        if not keys.any():
+        found = self.resolve(labels).reshape(rows, columns)
+        if not found.any():
             return table[:, 0], table[0]
-        if (keys == keys[:, :1]).all():
+        if (found == found[:, :1]).all():
             return table[:, 0], np.zeros(columns, np.int64)
-        if (keys == keys[:1]).all():
+        if (found == found[:1]).all():
             return np.zeros(rows, np.int64), table[0]
-        if self._left[self.resolve(labels)].any():
+        if self._left[found].any():
             known = self._factored(table)
             if known is None:
                 self._cut(table)
@@ -247,19 +248,19 @@ class Atoms(Forest):
         """The two parts of a table of sets that is an outer union already."""
         rows, columns = table.shape
         positions, atoms = self._leaves(table.reshape(-1))
-        covered = np.zeros(len(atoms), bool)
+        covered, span = np.zeros(len(atoms), bool), self._count
         parts = []
         for lines, count, full in (
             (positions // columns, rows, columns),
             (positions % columns, columns, rows),
         ):
             pairs, which, cells = np.unique(
-                lines * self._count + atoms, return_inverse=True, return_counts=True
+                lines * span + atoms, return_inverse=True, return_counts=True
             )
             whole = cells == full  # the atom is in all cells of the line
             covered |= whole[which.reshape(-1)]
             pairs = pairs[whole]
-            parts.append(self._composed(pairs // self._count, pairs % self._count, count))
+            parts.append(self._composed(pairs // span, pairs % span, count))
         return (parts[0], parts[1]) if covered.all() else None
 
 

@@ -1,8 +1,9 @@
 """The graph that is analysed: the user's, with what would stand in the way taken out.
 
-Model-local functions are inlined; shape arithmetic with the same result in every run becomes
-constants, so that 1 / sqrt(head size) keeps its value when heads get smaller; channel shuffles
-become a Gather; vectors that several nodes share are given to each of them separately.
+Model-local functions are inlined, and branches that are always taken; shape arithmetic with the
+same result in every run becomes constants, so that 1 / sqrt(head size) keeps its value when heads
+get smaller; channel shuffles become a Gather; vectors that several nodes share are given to each of
+them separately.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner
 
 from ..graph.attributes import integers
 from ..model.tensors import subgraphs
-from .sizes import Sizes, constant_tensor, constant_tensors, measure
+from .branches import take_branches
+from .sizes import Sizes
+from .stored import constant_tensor, constant_tensors, replace_nodes
 
 __all__ = ["Names", "Prepared", "captured", "prepared", "settle_constants"]
 
@@ -64,7 +67,7 @@ def prepared(proto: ModelProto) -> Prepared:
     """Copy a model and rewrite the copy for the analysis; the result computes the same."""
     model = ModelProto()
     model.CopyFrom(inliner.inline_local_functions(proto) if proto.functions else proto)
-    sizes = measure(model)
+    sizes = take_branches(model)
     _fold(model.graph, sizes)
     _shuffles_to_gathers(model.graph, sizes)
     copies = _unshare(model.graph, sizes)
@@ -93,7 +96,7 @@ def settle_constants(model: ModelProto) -> None:
             graph.input.append(
                 helper.make_tensor_value_info(node.output[0], tensor.data_type, tensor.dims)
             )
-    _set_nodes(graph, kept)
+    replace_nodes(graph, kept)
 
 
 def captured(node: NodeProto) -> set[str]:
@@ -125,7 +128,7 @@ def _fold(graph: GraphProto, sizes: Sizes) -> None:
     gone = {name for node in graph.node if folded(node) for name in node.output}
     needed = {name for node in kept for name in (*node.input, *captured(node))}
     constants = [_constant(name, sizes) for name in sorted(gone & needed)]
-    _set_nodes(graph, [*constants, *_without_dead(kept, derived, results)])
+    replace_nodes(graph, [*constants, *_without_dead(kept, derived, results)])
 
 
 def _constant(name: str, sizes: Sizes) -> NodeProto:
@@ -144,16 +147,6 @@ def _without_dead(nodes: list[NodeProto], derived: set[str], results: set[str]) 
         needed.update(node.input, captured(node))
         kept.append(node)
     return kept[::-1]
-
-
-def _set_nodes(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    copies = []
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copies.append(copy)
-    del graph.node[:]
-    graph.node.extend(copies)
 
 
 def _shuffles_to_gathers(graph: GraphProto, sizes: Sizes) -> None:
@@ -181,7 +174,7 @@ def _shuffles_to_gathers(graph: GraphProto, sizes: Sizes) -> None:
         _learn_constant(name, order, sizes)
         nodes[nodes.index(chain[0])] = helper.make_node("Constant", [], [name], value=value)
         nodes[nodes.index(chain[1])] = NodeProto()
-    _set_nodes(graph, [node for node in nodes if node.op_type])
+    replace_nodes(graph, [node for node in nodes if node.op_type])
 
 
 def _shuffle_chain(
@@ -254,7 +247,7 @@ def _unshare(graph: GraphProto, sizes: Sizes) -> dict[str, str]:
             graph.input.add().CopyFrom(inputs[name])
             graph.input[-1].name = copy
     if made:
-        _set_nodes(graph, [*made, *graph.node])
+        replace_nodes(graph, [*made, *graph.node])
     return copies
 
 

@@ -41,6 +41,8 @@ class Forest:
         self._causes: Labels = np.zeros(1024, np.int64)
         self._key: Keys = np.zeros(1024, np.uint64)
         self._in_union = np.zeros(1024, bool)
+        self._known: dict[int, int] = {}  # labels of unions with a right key, by key
+        self._frozen: dict[int, int] = {0: FIXED}  # by cause
         self._place: Labels = np.zeros(1024, np.int64)  # scratch of `_distinct`
         self._known_at: Labels = np.full(1024, -1, np.int64)  # `_changes` when `_key` was right
 
@@ -50,18 +52,25 @@ class Forest:
         self._key[labels] = mixed(labels)
         return labels
 
+    def frozen(self, cause: int) -> int:
+        """A label that stands for the empty set and knows a cause."""
+        if cause not in self._frozen:
+            label = self._reserve(1)
+            self._forward[label], self._causes[label] = FIXED, cause
+            self._frozen[cause] = int(label[0])
+        return self._frozen[cause]
+
     def resolve(self, labels: Labels) -> Labels:
-        """What the labels stand for now: FIXED, an atom, or a union of at least two atoms."""
+        """What the labels stand for now: FIXED, an atom, or a union of at least two atoms.
+
+        Of what is resolved without an equation in between, equal sets have equal labels.
+        """
         found = self._roots(labels)
         unions = found[(self._left[found] != 0) & (self._known_at[found] != self._changes)]
         if len(unions):
             self._settle(unions[self._distinct(unions)])
             found = self._roots(found)
         return found
-
-    def keys(self, labels: Labels) -> Keys:
-        """A number for every label's set; 0 for the empty one."""
-        return self._key[self.resolve(labels)]
 
     def content(self, label: int) -> frozenset[int]:
         """Atoms of a label's set, all of them free."""
@@ -161,12 +170,20 @@ class Forest:
             self._forward[empty] = FIXED
         self._forward[single] = atoms[counts[positions] == 1]
         left = unions[several]
-        self._key[left] = _summed(self._key[atoms], positions, len(unions))[several]
-        self._known_at[left] = self._changes
-        if len(left) and rounds > counts.max() + _SPARE_ROUNDS:
+        if not len(left):
+            return
+        keys = _summed(self._key[atoms], positions, len(unions))[several]
+        if rounds > counts.max() + _SPARE_ROUNDS:
             flat = self._composed(positions, atoms, len(unions))[several]
             self._forward[left] = flat
-            self._key[flat], self._known_at[flat] = self._key[left], self._changes
+            left = flat
+        self._key[left], self._known_at[left] = keys, self._changes
+        self._share(left, keys)
+
+    def _share(self, unions: Labels, keys: Keys) -> None:
+        """Let equal sets have one label, as long as no atom in a union is replaced."""
+        pairs = zip(keys.tolist(), unions.tolist(), strict=True)
+        self._forward[unions] = [self._known.setdefault(*pair) for pair in pairs]
 
     def _joined(self, first: Labels, second: Labels) -> Labels:
         """Labels of first[i] + second[i], both of them resolved."""
@@ -197,6 +214,7 @@ class Forest:
         inside = self._in_union[atoms]
         if inside.any():
             self._changes += 1
+            self._known.clear()
             self._in_union[labels[inside]] = True
 
 

@@ -12,16 +12,23 @@ import numpy as np
 from onnx import NodeProto
 
 from ..graph.attributes import find_attribute, integer, integers, text
-from .atoms import FIXED, Atoms, Labels
+from .atoms import Atoms, Labels
 from .sizes import Shape, Sizes
 
-__all__ = ["RULES", "Axes", "Barrier", "Site", "rule"]
+__all__ = ["RULES", "Axes", "Barrier", "Rule", "Site", "rule"]
 
 Axes = tuple[Labels, ...]
 
 
 class Barrier(Exception):
-    """Raised by a rule that cannot follow its node; the message is the reason."""
+    """Raised by a rule that cannot follow its node; the message is the reason.
+
+    `unknown` names an operand whose shape is not known, where that is it.
+    """
+
+    def __init__(self, reason: str, unknown: str = "") -> None:
+        super().__init__(reason)
+        self.unknown = unknown
 
 
 class Site:
@@ -67,7 +74,9 @@ class Site:
         name = self.node.input[index]
         found = self._axes(name)
         self.followed.add(name)
-        return self.barrier(f"the shape of '{name}' is not known") if found is None else found
+        if found is None:
+            raise Barrier(f"the shape of '{name}' is not known", name)
+        return found
 
     def shape(self, index: int) -> Shape:
         """Shape of an operand at the sizes of the analysis."""
@@ -77,7 +86,7 @@ class Site:
         """Shape of a result at the sizes of the analysis."""
         name = self.node.output[index]
         found = self.sizes.shape(name)
-        return self.barrier(f"the shape of '{name}' is not known") if found is None else found
+        return self.barrier("has a result of unknown shape") if found is None else found
 
     def constant(self, index: int) -> np.ndarray | None:
         """The value of a small operand that is the same in every run."""
@@ -142,9 +151,10 @@ class Site:
         """Labels of an axis that is made here; one of size one stays."""
         return self.atoms.fresh(size) if size > 1 else self.fixed(size)
 
-    def fixed(self, size: int) -> Labels:
-        """Labels of an axis that stays."""
-        return np.broadcast_to(np.int64(FIXED), (size,))
+    def fixed(self, size: int, reason: str = "") -> Labels:
+        """Labels of an axis that stays, and why."""
+        cause = self._cause(reason) if reason and size > 1 else 0
+        return np.broadcast_to(np.int64(self.atoms.frozen(cause)), (size,))
 
     def set(self, axes: Sequence[Labels], index: int = 0) -> None:
         """Set the labels of a result; an axis of size one stays, as broadcasting depends on it."""

@@ -14,7 +14,7 @@ from .analysis import Coupling, analyse
 from .folding import Names, settle_constants
 from .registry import Site
 from .revision import REVISIONS, Kept, Revision
-from .sizes import constant_tensor
+from .stored import constant_tensor, replace_nodes
 
 __all__ = ["remove", "remove_coupled", "set_constant"]
 
@@ -63,7 +63,7 @@ class _Removal:
         nodes: list[NodeProto] = []
         for node, site in zip(graph.node, self._coupling.sites, strict=True):
             nodes += self._revised(node, site)
-        _replace_nodes(self._model, nodes)
+        replace_nodes(self._model.graph, nodes)
         settle_constants(self._model)
         _merge_copies(self._model, self._coupling.prepared.copies)
         self._update_infos()
@@ -152,16 +152,6 @@ def set_constant(node: NodeProto, tensor: TensorProto) -> None:
     node.attribute.append(helper.make_attribute(name, array.tolist()))
 
 
-def _replace_nodes(model: ModelProto, nodes: list[NodeProto]) -> None:
-    copies = []
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copies.append(copy)
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
-
-
 def _merge_copies(model: ModelProto, copies: dict[str, str]) -> None:
     """Share tensors again that were given to several nodes and are still the same."""
     graph = model.graph
@@ -191,4 +181,4 @@ def _drop(model: ModelProto, names: set[str]) -> None:
         for position in reversed(range(len(entries))):
             if entries[position].name in names:
                 del entries[position]
-    _replace_nodes(model, [node for node in graph.node if not names.issuperset(node.output)])
+    replace_nodes(graph, [node for node in graph.node if not names.issuperset(node.output)])

@@ -1,15 +1,15 @@
-"""Constant tensors of a graph: initializers and Constant nodes, whatever form these have."""
+"""What a graph holds: constant tensors in whatever form they have, and its nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from ..graph.attributes import find_attribute
 
-__all__ = ["constant_tensor", "constant_tensors"]
+__all__ = ["constant_tensor", "constant_tensors", "replace_nodes"]
 
 
 def constant_tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
@@ -43,3 +43,14 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
             numbers = held.floats if name == "value_floats" else held.ints
             return numpy_helper.from_array(np.array(list(numbers), dtype))
     return None
+
+
+def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    """Give a graph other nodes; these may be its own."""
+    copies = []
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copies.append(copy)
+    del graph.node[:]
+    graph.node.extend(copies)

@@ -139,6 +139,6 @@ def free_inputs(model: ModelProto) -> list[str]:
 
 
 def weights(model: ModelProto) -> int:
-    from onnxprune.structure.sizes import constant_tensors
+    from onnxprune.structure.stored import constant_tensors
 
     return sum(int(np.prod(t.dims)) for _, t in constant_tensors(model.graph) if len(t.dims))

@@ -80,7 +80,7 @@ def test_graphs_inside_nodes_keep_what_they_read() -> None:
     out = helper.make_tensor_value_info("o", TensorProto.FLOAT, None)
     body = helper.make_graph([parser.parse_node("o = Abs(k)")], "body", [], [out])
     other = helper.make_graph([parser.parse_node("o = Neg(k)")], "other", [], [out])
-    test = parser.parse_node("t = Constant<value_int=1>()")
+    test = parser.parse_node("t = ReduceMax<keepdims=0>(x)")
     cast = parser.parse_node("c = Cast<to=9>(t)")
     node = helper.make_node("If", ["c"], ["z"], "choice", then_branch=body, else_branch=other)
     model.graph.node.extend([test, cast, node])
