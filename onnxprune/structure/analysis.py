@@ -83,6 +83,10 @@ class _Pass:
         self._shapeless: dict[str, Cause] = {}  # values of unknown shape, and what they come from
         graph = ready.proto.graph
         self._tensors = {name: tuple(t.dims) for name, t in constant_tensors(graph)}
+        self._read = {info.name for info in graph.output}
+        for node in graph.node:
+            self._read.update(node.input, captured(node))
+        self._read.discard("")
         self._causes = [Cause("", "", "")]
         self._numbers: dict[Cause, int] = {}
         self._versions = {
@@ -128,8 +132,8 @@ class _Pass:
             site.results.clear()
         self._axes.update(site.results)
         for name in node.output:
-            if name and name not in site.results:
-                self._give_up(name, reason or Cause(label, node.op_type, "has a result that stays"))
+            if reason is not None and name:
+                self._give_up(name, reason)
         return site
 
     def _followed(self, site: Site, function: Rule | None) -> str | Cause | None:
@@ -138,6 +142,8 @@ class _Pass:
             if function is None:
                 return "is an operator without a rule"
             function(site)
+            if any(name not in site.results for name in self._read.intersection(site.node.output)):
+                return "has a result that is not followed"
             self._check(site)
             self._keep_parameters(site)
         except Barrier as barrier:

@@ -108,6 +108,7 @@ class Revision:
     def _scaling(
         self, source: str, target: str, new: Sequence[int], old: Sequence[int]
     ) -> list[NodeProto]:
+        new, old = zip(*((1, 1) if a == b else (a, b) for a, b in zip(new, old, strict=True)))
         known = self.site.sizes.one.values.get(source)
         dtype = np.int64 if known is None else known.dtype
         shape = () if known is not None and known.ndim == 0 else (len(new),)

@@ -31,7 +31,7 @@ class Case:
 
 
 def built(case: Case) -> ModelProto:
-    nodes = [parser.parse_node(line.strip()) for line in case.nodes.strip().splitlines()]
+    nodes = [parser.parse_node(line.strip()) for line in case.nodes.splitlines() if line.strip()]
     for number, node in enumerate(nodes):
         node.name = f"node{number}"
     tensors = [_tensor(name, given) for name, given in case.weights.items()]

@@ -55,11 +55,11 @@ def test_barriers_name_the_node_and_the_reason() -> None:
 #: Operators that nothing is removed through, and a part of what is said about them.
 REASONS = {
     "own.Strange": "is an operator without a rule",
-    "com.microsoft.MultiHeadAttention": "heads are not separated",
+    "com.microsoft.PackedAttention": "heads are not separated",
     "Bernoulli": "makes new elements",
     "DynamicQuantizeLinear": "one scale that depends on all elements",
-    "GatherND": "addresses elements by computed indices",
-    "LSTM": "is recurrent",
+    "NonZero": "picks elements by their values",
+    "com.microsoft.MatMulNBits": "has packed weights",
 }
 
 

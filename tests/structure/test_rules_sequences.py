@@ -18,14 +18,6 @@ def between(lines: str, sizes: list[int], weights: dict | None = None, **options
     return Case(text, {**W, **(weights or {})}, sizes, **options)
 
 
-def attention(call: str, **weights) -> Case:
-    """An Attention with packed heads: query of 12, key and value as the weights say."""
-    lines = f"q = MatMul(x, wq)\nk = MatMul(x, wk)\nu = MatMul(x, wv)\n{call}\ny = MatMul(g, wo)"
-    return Case(lines, weights.pop("w"), weights.pop("sizes"), (5, 6), 23, ir_version=10)
-
-
-HEADS = {"wq": (6, 12), "wk": (6, 12), "wv": (6, 9), "wo": (9, 2)}
-
 CASES = {
     "layer normalization": between(
         "g = LayerNormalization(h, s, t)", [], {"s": (8,), "t": (8,)}
@@ -84,6 +76,20 @@ CASES = {
     "einsum without a result": Case(
         'h = MatMul(x, w)\na = Einsum<equation="bso,bto">(h, h)\ny = MatMul(a, v)',
         {"w": (6, 8), "v": (5, 3)},
+        [8],
+        (5, 6),
+    ),
+    "einsum with dots": Case(
+        'h = MatMul(x, w)\na = Einsum<equation="...o,ko->...k">(h, v)\n'
+        'b = Einsum<equation="...k,n...k->n...k">(u, a)\ny = MatMul(b, t)',
+        {"w": (6, 8), "v": (7, 8), "u": (5, 7), "t": (7, 3)},
+        [7, 8],
+        (5, 6),
+    ),
+    "einsum of a diagonal": Case(
+        'h = MatMul(x, w)\na = Transpose<perm=[0,2,1]>(h)\nc = MatMul(a, k)\n'
+        'g = Einsum<equation="bii->bi">(c)\ny = MatMul(g, v)',
+        {"w": (6, 8), "k": (5, 8), "v": (8, 3)},
         [8],
         (5, 6),
     ),
@@ -190,66 +196,9 @@ CASES = {
         (5, 6),
         11,
     ),
-    "attention": attention(
-        "g = Attention<q_num_heads=3, kv_num_heads=3>(q, k, u)", w=HEADS, sizes=[3, 3, 4]
-    ),
-    "attention with a mask": attention(
-        "g = Attention<q_num_heads=3, kv_num_heads=3, scale=0.3>(q, k, u, m)",
-        w={**HEADS, "m": (1, 3, 5, 5)},
-        sizes=[3, 3, 4],
-    ),
-    "grouped attention": attention(
-        "g = Attention<q_num_heads=6, kv_num_heads=2>(q, k, u)",
-        w={"wq": (6, 24), "wk": (6, 8), "wv": (6, 8), "wo": (24, 2)},
-        sizes=[2, 3, 4, 4],
-    ),
-    "attention that returns its scores": attention(
-        "g, m, n, s = Attention<q_num_heads=3, kv_num_heads=3>(q, k, u)", w=HEADS, sizes=[],
-    ),
-    "attends over heads": Case(
-        "q = MatMul(x, w)\nr = Reshape(q, s)\nt = Transpose<perm=[0,1,3,2]>(r)\n"
-        "a = Attention(t, t, t)\nb = ReduceMean<keepdims=0>(a, i)\ny = MatMul(b, v)",
-        {"w": (6, 8), "s": ints(0, 5, 2, 4), "v": (5, 2), "i": ints(2, 3)},
-        [],
-        (5, 6),
-        23,
-        ir_version=10,
-    ),
     "cumulated": between("g = CumSum(h, a)", [], {"a": np.int64(-1)}),
-    "attention of heads apart": Case(
-        """
-        h = MatMul(x, w)
-        a = Reshape(h, s)
-        q, k, u = Split<axis=2, num_outputs=3>(a)
-        q1 = Squeeze(q, i)
-        k1 = Squeeze(k, i)
-        u1 = Squeeze(u, i)
-        q2 = Transpose<perm=[0,2,1,3]>(q1)
-        k2 = Transpose<perm=[0,2,1,3]>(k1)
-        u2 = Transpose<perm=[0,2,1,3]>(u1)
-        b = Attention(q2, k2, u2)
-        c = Transpose<perm=[0,2,1,3]>(b)
-        g = Reshape(c, t)
-        y = MatMul(g, v)
-        """,
-        {"w": (6, 24), "s": ints(0, 5, 3, 2, 4), "i": ints(2), "t": ints(0, 5, 8), "v": (8, 2)},
-        [2, 4],
-        (5, 6),
-        23,
-        ir_version=10,
-    ),
     "bias and activation in one": between(
         "g = com.microsoft.BiasGelu(h, b)", [8], {"b": (8,)}, domains={"com.microsoft": 1}
-    ),
-    "recurrent": Case(
-        "h = MatMul(x, w)\na, b, c = LSTM<hidden_size=4>(h, k, r)\nd = Squeeze(a, i)\n"
-        "e = MatMul(d, v)\nf = Relu(e)\ny = MatMul(f, o)",
-        {"w": (6, 8), "k": (1, 16, 8), "r": (1, 16, 4), "i": ints(1), "v": (4, 7), "o": (7, 2)},
-        [7],
-        (5, 6),
-    ),
-    "scattered": between(
-        "g = ScatterND(h, i, u)", [], {"i": ints(0).reshape(1, 1), "u": (1, 5, 8)}
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Fused attention: heads, and the sizes of heads, are factors of the hidden axes."""
+"""Attention of the standard: heads, and the sizes of heads, are factors of the hidden axes."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from ..atoms import Labels
 from ..registry import Axes, Site, rule
 from ..revision import Revision, revision
 
-_PLAIN = "keeps a cache or returns its scores"
-
 
 @rule("Attention")
 def attention(site: Site) -> None:
     """Query and key have one head size, value and result another; groups of heads share a key."""
-    if any(site.has(index) for index in (4, 5)) or any(map(site.has_output, (1, 2, 3))):
-        site.barrier(_PLAIN)
     packed = len(site.axes(0)) == 3
     heads = _heads(site)
     (q, q_size), (k, k_size), (v, v_size) = (
-        _head_axes(site, index, heads[index > 0]) for index in range(3)
+        head_axes(site, site.axes(index), heads[index > 0]) for index in range(3)
     )
     site.unify(q_size, k_size)
     site.unify(k, v)
-    if len(q) == len(k):
-        site.unify(q, k)
-    else:
-        site.unify(site.factors(q, (len(k), len(q) // len(k)))[0], k)
+    share(site, q, k)
     for index in range(3):
         site.freeze(site.axes(index)[-2], "attends over the axis")
     if site.has(3):
-        _follow_mask(site, q)
+        follow_mask(site, 3, q)
+    for index, size in ((4, k_size), (5, v_size)):
+        if site.has(index):
+            follow_cache(site, index, k, size)
     x = site.axes(0)
     site.set((x[0], x[1], site.product(q, v_size)) if packed else (x[0], q, x[2], v_size))
+    for index, size in ((1, k_size), (2, v_size)):
+        set_cache(site, index, x[0], k, size)
+    if site.has_output(3):
+        rows, columns = site.output_shape(3)[2:]
+        site.set((x[0], q, site.fixed(rows), site.fixed(columns)), 3)
 
 
 def _heads(site: Site) -> tuple[int, int]:
@@ -43,8 +44,8 @@ def _heads(site: Site) -> tuple[int, int]:
     return site.integer("q_num_heads", 0), site.integer("kv_num_heads", 0)
 
 
-def _head_axes(site: Site, index: int, heads: int) -> tuple[Labels, Labels]:
-    axes: Axes = site.axes(index)
+def head_axes(site: Site, axes: Axes, heads: int) -> tuple[Labels, Labels]:
+    """Labels of heads, and of what is in a head, of [N, heads, S, size] or [N, S, heads x size]."""
     if len(axes) == 4:
         return axes[1], axes[3]
     if len(axes) != 3 or not heads:
@@ -53,38 +54,56 @@ def _head_axes(site: Site, index: int, heads: int) -> tuple[Labels, Labels]:
     return head, size
 
 
-def _follow_mask(site: Site, heads: Labels) -> None:
-    mask = site.axes(3)
-    for axis, labels in enumerate(mask):
-        if len(mask) - axis == 3 and len(labels) > 1:
-            site.unify(labels, heads)
-        else:
-            site.fix(labels)
+def share(site: Site, query: Labels, key: Labels) -> None:
+    """Each head of the key serves as many heads of the query, which follow each other."""
+    if len(query) == len(key):
+        site.unify(query, key)
+    else:
+        site.unify(site.factors(query, (len(key), len(query) // len(key)))[0], key)
+
+
+def follow_mask(site: Site, index: int, heads: Labels) -> None:
+    """A mask [N, heads, S, S], or one that broadcasts to that."""
+    target = (site.axes(0)[0], heads)
+    mask = site.axes(index)
+    site.fix(*mask[-2:])
+    for mine, its in zip(reversed(target), reversed(mask[:-2]), strict=False):
+        if len(its) > 1:
+            site.unify(its, mine)
+
+
+def follow_cache(site: Site, index: int, heads: Labels, size: Labels) -> None:
+    """Earlier keys or values [N, heads, S, size]."""
+    samples, its_heads, steps, its_size = site.axes(index)
+    site.fix(steps)
+    site.unify(samples, site.axes(0)[0])
+    site.unify(its_heads, heads)
+    site.unify(its_size, size)
+
+
+def set_cache(site: Site, index: int, samples: Labels, heads: Labels, size: Labels) -> None:
+    """All keys or values so far; how many may only be known when the model runs."""
+    if site.has_output(index):
+        shape = site.sizes.shape(site.node.output[index])
+        steps = 1 if shape is None else shape[2]
+        site.set((samples, heads, site.fixed(steps), size), index)
+
+
+def keep_scale(edit: Revision, size: int) -> None:
+    """The scale, which by default depends on the size of a head."""
+    held = find_attribute(edit.site.node, "scale")
+    if held is None or held.f == 0:
+        edit.set_attribute("scale", 1 / sqrt(size))
 
 
 @revision("Attention")
 def revise(edit: Revision) -> None:
-    """Numbers of heads; the scale, which by default depends on the size of a head."""
+    """Numbers of heads and scale."""
     site = edit.site
     packed = len(site.axes(0)) == 3
     heads = _heads(site)
-    if find_attribute(site.node, "scale") is None:
-        size = site.shape(0)[-1] // (heads[0] if packed else 1)
-        edit.set_attribute("scale", 1 / sqrt(size))
+    keep_scale(edit, site.shape(0)[-1] // (heads[0] if packed else 1))
     if packed:
         for name, index, count in (("q_num_heads", 0, heads[0]), ("kv_num_heads", 1, heads[1])):
             kept = edit.kept(index)[2].reshape(count, -1)
             edit.set_attribute(name, int(kept.any(axis=1).sum()))
-
-
-@rule(
-    "Attention",
-    "DecoderMaskedMultiHeadAttention",
-    "GroupQueryAttention",
-    "MultiHeadAttention",
-    "PackedAttention",
-    domain="com.microsoft",
-)
-def contrib(site: Site) -> None:
-    """Not separated into heads."""
-    site.barrier("is a fused attention whose heads are not separated")

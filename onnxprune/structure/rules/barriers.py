@@ -50,12 +50,6 @@ def made(site: Site) -> None:
     site.set_fixed()
 
 
-@rule("GRU", "LSTM", "RNN")
-def recurrent(site: Site) -> None:
-    """Hidden units feed back into all gates."""
-    site.barrier("is recurrent: its hidden units are not separated")
-
-
 @rule("If", "Loop", "Scan", "SequenceMap")
 def bodies(site: Site) -> None:
     """Graphs inside a node are not followed."""

@@ -10,12 +10,50 @@ from ..revision import Revision, revision
 
 
 @rule("Conv")
-@rule("FusedConv", domain="com.microsoft")
 def conv(site: Site) -> None:
     """X.1 is (group, input of a group), W.0 is (group, output of a group), W.1 the input."""
-    x, w, groups = site.axes(0), site.axes(1), site.integer("group", 1)
-    out = _grouped(site, x[1], w[1], w[0], groups)
-    _finish(site, x, w, out)
+    x, w = site.axes(0), site.axes(1)
+    finish(site, x, w, grouped(site, x[1], w[1], w[0], site.integer("group", 1)))
+
+
+@rule("FusedConv", domain="com.microsoft")
+def fused(site: Site) -> None:
+    """As Conv; a further operand may be added before the activation."""
+    conv(site)
+    if site.has(3):
+        site.set(site.broadcast([site.results[site.node.output[0]], site.axes(3)]))
+
+
+@rule("DeformConv")
+def deformable(site: Site) -> None:
+    """As Conv; where each tap looks is an operand, alike for all channels of a group of them."""
+    x, w, groups = site.axes(0), site.axes(1), site.integer("offset_group", 1)
+    if groups > 1:
+        group, _ = site.factors(x[1], (groups, len(x[1]) // groups))
+        site.freeze(group, "moves its taps by groups of channels")
+    for index in (2, 4):
+        if site.has(index):
+            site.fix(*site.axes(index)[1:])
+    out = grouped(site, x[1], w[1], w[0], site.integer("group", 1))
+    finish(site, x, w, out, bias=3)
+
+
+@rule("CausalConvWithState")
+def causal(site: Site) -> None:
+    """Every channel by itself, with what it saw last as a state."""
+    x, w = site.axes(0), site.axes(1)
+    site.freeze(x[2], "slides over the axis")
+    site.fix(*w[1:])
+    site.unify(x[1], w[0])
+    if site.has(2):
+        site.unify(x[1], site.axes(2)[0])
+    if site.has(3):
+        samples, channels, steps = site.axes(3)
+        site.fix(samples, steps)
+        site.unify(x[1], channels)
+    site.set(x)
+    if site.has_output(1):
+        site.set((x[0], x[1], site.fixed(site.output_shape(1)[2])), 1)
 
 
 @rule("ConvTranspose")
@@ -28,10 +66,11 @@ def conv_transpose(site: Site) -> None:
     else:
         group, _ = site.factors(x[1], (groups, len(x[1]) // groups))
         out = site.product(group, w[1])
-    _finish(site, x, w, out)
+    finish(site, x, w, out)
 
 
-def _grouped(site: Site, x: Labels, w_in: Labels, w_out: Labels, groups: int) -> Labels:
+def grouped(site: Site, x: Labels, w_in: Labels, w_out: Labels, groups: int) -> Labels:
+    """Couple channels that are read with a weight's; labels of those that are made."""
     if groups == 1:
         site.unify(x, w_in)
         return w_out
@@ -42,21 +81,18 @@ def _grouped(site: Site, x: Labels, w_in: Labels, w_out: Labels, groups: int) ->
     return w_out
 
 
-def _finish(site: Site, x: Axes, w: Axes, out: Labels) -> None:
-    """Bias, taps and result."""
+def finish(site: Site, x: Axes, w: Axes, out: Labels, *, bias: int = 2) -> None:
+    """Bias (an operand), taps and result."""
     site.fix(*w[2:])
     for taps in x[2:]:
         site.freeze(taps, "slides over the axis")
-    if site.has(2):
-        site.unify(out, site.axes(2)[0])
-    shape = site.output_shape()
-    result = (x[0], out, *(site.fixed(size) for size in shape[2:]))
-    if site.has(3):  # FusedConv adds a further operand before its activation
-        result = tuple(site.broadcast([result, site.axes(3)]))
-    site.set(result)
+    if site.has(bias):
+        site.unify(out, site.axes(bias)[0])
+    spatial = [site.fixed(size, "slides over the axis") for size in site.output_shape()[2:]]
+    site.set((x[0], out, *spatial))
 
 
-@revision("Conv", "ConvTranspose")
+@revision("Conv", "ConvInteger", "ConvTranspose", "DeformConv", "QLinearConv")
 @revision("FusedConv", domain="com.microsoft")
 def revise(edit: Revision) -> None:
     """The number of groups: those of which anything is left."""

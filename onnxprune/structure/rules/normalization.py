@@ -66,6 +66,32 @@ def layer_normalization(site: Site) -> None:
         site.set((*x[:start], *(site.fixed(1) for _ in x[start:])), index)
 
 
+@rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain="com.microsoft")
+def skip_normalization(site: Site) -> None:
+    """Two tensors and a bias are added, then normalized; the sum is a result too."""
+    operands = [site.axes(index) for index in range(len(site.node.input)) if site.has(index)]
+    x = site.broadcast(operands)
+    site.freeze(x[-1], "normalizes over the axis")
+    site.set(x)
+    for index in (1, 2):
+        site.set((*x[:-1], site.fixed(1)), index)
+    site.set(x, 3)
+
+
+@rule("EmbedLayerNormalization", domain="com.microsoft")
+def embedding(site: Site) -> None:
+    """Three tables are looked up, added and normalized."""
+    ids, tables = site.axes(0), [site.axes(index) for index in (2, 3, 4) if site.has(index)]
+    for rows, hidden in tables:
+        site.freeze(rows, "is looked up by computed indices")
+        site.freeze(hidden, "normalizes over the axis")
+    site.freeze(ids[1], "has a position for each index of the axis")
+    hidden = tables[0][1]
+    site.set((*ids, hidden))
+    site.set((ids[0],), 1)
+    site.set((*ids, hidden), 2)
+
+
 @rule("LpNormalization", "MeanVarianceNormalization", "LRN")
 def other(site: Site) -> None:
     """One axis, or the axes of a list, stay."""

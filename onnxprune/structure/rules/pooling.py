@@ -24,7 +24,48 @@ def pool(site: Site) -> None:
     if site.node.op_type == "GridSample":
         for labels in site.axes(1):
             site.freeze(labels, "holds coordinates")
-    site.set((*x[:2], *(site.fixed(size) for size in site.output_shape()[2:])))
+    shape = site.output_shape()
+    site.set((*x[:2], *(site.fixed(size, "slides over the axis") for size in shape[2:])))
+
+
+@rule("Crop")
+def crop(site: Site) -> None:
+    """Borders of an image go; the rest of the spatial axes stays."""
+    x, shape = site.axes(0), site.output_shape()
+    for labels in x[2:]:
+        site.freeze(labels, "crops the axis")
+    site.set((*x[:2], *(site.fixed(size, "crops the axis") for size in shape[2:])))
+
+
+@rule("ImageScaler")
+def scaler(site: Site) -> None:
+    """One attribute has an offset for each channel."""
+    x = site.axes(0)
+    site.freeze(x[1], "has an offset for each channel")
+    site.set(x)
+
+
+@rule("MaxRoiPool", "RoiAlign")
+def regions(site: Site) -> None:
+    """Parts of images: their samples and sizes stay, channels pass."""
+    x, boxes = site.axes(0), site.axes(1)
+    for labels in (x[0], *x[2:]):
+        site.freeze(labels, "is picked from by computed boxes")
+    site.fix(boxes[1])
+    if site.has(2):
+        site.unify(boxes[0], site.axes(2)[0])
+    site.set((boxes[0], x[1], *(site.fixed(size) for size in site.output_shape()[2:])))
+
+
+@rule("Col2Im")
+def fold(site: Site) -> None:
+    """The channel axis is (channel, position in a block)."""
+    n, c, blocks = site.axes(0)
+    shape = site.output_shape()
+    channel, block = site.factors(c, (shape[1], len(c) // shape[1]))
+    for labels in (block, blocks):
+        site.freeze(labels, "is spread over space")
+    site.set((n, channel, *(site.fixed(size) for size in shape[2:])))
 
 
 @rule("DepthToSpace", "SpaceToDepth")

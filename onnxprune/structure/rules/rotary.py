@@ -1,0 +1,61 @@
+"""Rotary positions: pairs of numbers of a head are turned by an angle, and go together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..atoms import Labels
+from ..registry import Site, rule
+from ..revision import Revision, revision
+from .attention import head_axes
+
+
+@rule("RotaryEmbedding")
+def rotary(site: Site) -> None:
+    """Cosines and sines are operands 1 and 2."""
+    _rotary(site, 1, 2)
+
+
+@rule("RotaryEmbedding", domain="com.microsoft")
+def contrib(site: Site) -> None:
+    """Positions come first."""
+    _rotary(site, 2, 3)
+
+
+def _rotary(site: Site, cosines: int, sines: int) -> None:
+    x = site.axes(0)
+    heads, size = head_axes(site, x, _heads(site, cosines))
+    angle = site.axes(cosines)[-1]
+    site.unify(angle, site.axes(sines)[-1])
+    for index in (cosines, sines):
+        site.fix(*site.axes(index)[:-1])
+    turned = 2 * len(angle)
+    site.unify(size[:turned], pairs(angle, bool(site.integer("interleaved", 0))))
+    steps = x[2] if len(x) == 4 else x[1]
+    site.freeze(steps, "has a position for each index of the axis")
+    site.set((x[0], heads, steps, size) if len(x) == 4 else (x[0], steps, x[2]))
+
+
+def _heads(site: Site, cosines: int) -> int:
+    if len(site.axes(0)) == 4:
+        return len(site.axes(0)[1])
+    given = site.integer("num_heads", 0)
+    return given or len(site.axes(0)[2]) // (2 * len(site.axes(cosines)[-1]))
+
+
+def pairs(angle: Labels, interleaved: bool) -> Labels:
+    """Labels of what is turned: neighbours, or numbers half the size apart."""
+    return np.repeat(angle, 2) if interleaved else np.tile(angle, 2)
+
+
+@revision("RotaryEmbedding")
+@revision("RotaryEmbedding", domain="com.microsoft")
+def revise(edit: Revision) -> None:
+    """How many numbers of a head are turned, and how many heads there are."""
+    site = edit.site
+    cosines = 1 if site.node.domain in ("", "ai.onnx") else 2
+    if site.integer("rotary_embedding_dim", 0):
+        edit.set_attribute("rotary_embedding_dim", 2 * int(edit.kept(cosines)[-1].sum()))
+    if len(site.shape(0)) == 3 and site.integer("num_heads", 0):
+        kept = edit.kept(0)[2].reshape(_heads(site, cosines), -1)
+        edit.set_attribute("num_heads", int(kept.any(axis=1).sum()))

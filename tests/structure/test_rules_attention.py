@@ -1,0 +1,208 @@
+"""Attention in one operator, and rotary positions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.structure.graphs import Case, built, feed, ints
+from tests.structure.proof import prove
+
+MS = {"com.microsoft": 1}
+APART = {"wq": (6, 12), "wk": (6, 12), "wv": (6, 9), "wo": (9, 2)}
+ALIKE = {"wq": (6, 24), "wk": (6, 24), "wv": (6, 24), "wo": (24, 2)}
+THREE = "q = MatMul(x, wq)\nk = MatMul(x, wk)\nu = MatMul(x, wv)\n"
+APART_HEADS = """
+    q0 = Reshape(q, sq)
+    q1 = Transpose<perm=[0,2,1,3]>(q0)
+    k0 = Reshape(k, sk)
+    k1 = Transpose<perm=[0,2,1,3]>(k0)
+    u0 = Reshape(u, sk)
+    u1 = Transpose<perm=[0,2,1,3]>(u0)
+"""
+
+
+def standard(call: str, weights: dict, sizes: list[int], **options) -> Case:
+    return Case(f"{THREE}{call}\ny = MatMul(g, wo)", weights, sizes, (5, 6),
+                options.pop("opset", 23), ir_version=10, **options)  # fmt: skip
+
+
+def contrib(call: str, weights: dict, sizes: list[int], *, three: bool = True) -> Case:
+    lines = f"{THREE if three else 'h = MatMul(x, w)'}\n{call}\ny = MatMul(g, wo)"
+    return Case(lines, weights, sizes, (5, 6), domains=MS)
+
+
+def rotary(call: str, sizes: list[int], opset: int = 23, **weights) -> Case:
+    """Heads of 8, turned, and summed up by a product."""
+    text = f"h = MatMul(x, w)\n{call}\ny = MatMul(g, v)"
+    weights = {"w": (6, 24), "cos": (9, 4), "sin": (9, 4), "v": (24, 2), **weights}
+    return Case(text, weights, sizes, (5, 6), opset, ir_version=10, domains=MS)
+
+
+PLACES = "z = Shape(x)\nn = Slice(z, i0, i2)\np = Expand(place, n)\n"
+PLACED = {"i0": ints(0), "i2": ints(2), "place": np.arange(5).reshape(1, 5)}
+
+CASES = {
+    "standard": standard(
+        "g = Attention<q_num_heads=3, kv_num_heads=3>(q, k, u)", APART, [3, 3, 4]
+    ),
+    "standard, mask by head": standard(
+        "g = Attention<q_num_heads=3, kv_num_heads=3, scale=0.3>(q, k, u, m)",
+        {**APART, "m": (1, 3, 5, 5)},
+        [3, 3, 4],
+    ),
+    "standard, one mask": standard(
+        "g = Attention<q_num_heads=3, kv_num_heads=3>(q, k, u, m)",
+        {**APART, "m": (5, 5)},
+        [3, 3, 4],
+    ),
+    "standard, mask of one head": standard(
+        "g = Attention<q_num_heads=3, kv_num_heads=3, is_causal=1>(q, k, u, m)",
+        {**APART, "m": (1, 1, 5, 5)},
+        [3, 3, 4],
+    ),
+    "standard, grouped": standard(
+        "g = Attention<q_num_heads=6, kv_num_heads=2>(q, k, u)",
+        {"wq": (6, 24), "wk": (6, 8), "wv": (6, 8), "wo": (24, 2)},
+        [2, 3, 4, 4],
+    ),
+    "standard, grouped, heads apart": Case(
+        f"""{THREE}{APART_HEADS}
+        a = Attention(q1, k1, u1)
+        b = Transpose<perm=[0,2,1,3]>(a)
+        g = Reshape(b, t)
+        y = MatMul(g, wo)""",
+        {
+            "wq": (6, 24), "wk": (6, 8), "wv": (6, 8), "wo": (24, 2),
+            "sq": ints(0, 5, 6, 4), "sk": ints(0, 5, 2, 4), "t": ints(0, 5, 24),
+        },
+        [2, 3, 4, 4],
+        (5, 6),
+        23,
+        ir_version=10,
+    ),
+    "standard, caches and scores": standard(
+        "z = Shape(x)\nn = Slice(z, i0, i1)\nr = Concat<axis=0>(n, back)\n"
+        "ck = Expand(k0, r)\ncv = Expand(u0, r)\n"
+        "g0, pk, pv, s = Attention<q_num_heads=3, kv_num_heads=3>(q, k, u, , ck, cv)\n"
+        "d = Transpose<perm=[0,2,3,1]>(pv)\nd1 = MatMul(d, vs)\nd2 = ReduceSum<keepdims=0>(d1)\n"
+        "e = Transpose<perm=[0,2,3,1]>(pk)\ne1 = MatMul(e, vs)\ne2 = ReduceSum<keepdims=0>(e1)\n"
+        "f = Transpose<perm=[0,2,3,1]>(s)\nf1 = MatMul(f, vs)\nf2 = ReduceSum<keepdims=0>(f1)\n"
+        "o1 = Add(d2, e2)\no2 = Add(o1, f2)\ng = Mul(g0, o2)",
+        {
+            "wq": (6, 12), "wk": (6, 12), "wv": (6, 12), "wo": (12, 2), "vs": (3, 1),
+            "k0": (3, 2, 4), "u0": (3, 2, 4), "back": ints(3, 2, 4), "i0": ints(0), "i1": ints(1),
+        },
+        [3],
+    ),
+    "attends over heads": Case(
+        "q = MatMul(x, w)\nr = Reshape(q, s)\nt = Transpose<perm=[0,1,3,2]>(r)\n"
+        "a = Attention(t, t, t)\nb = ReduceMean<keepdims=0>(a, i)\ny = MatMul(b, v)",
+        {"w": (6, 8), "s": ints(0, 5, 2, 4), "v": (5, 2), "i": ints(2, 3)},
+        [],
+        (5, 6),
+        23,
+        ir_version=10,
+    ),
+    "attention of heads apart": Case(
+        """
+        h = MatMul(x, w)
+        a = Reshape(h, s)
+        q, k, u = Split<axis=2, num_outputs=3>(a)
+        q1 = Squeeze(q, i)
+        k1 = Squeeze(k, i)
+        u1 = Squeeze(u, i)
+        q2 = Transpose<perm=[0,2,1,3]>(q1)
+        k2 = Transpose<perm=[0,2,1,3]>(k1)
+        u2 = Transpose<perm=[0,2,1,3]>(u1)
+        b = Attention(q2, k2, u2)
+        c = Transpose<perm=[0,2,1,3]>(b)
+        g = Reshape(c, t)
+        y = MatMul(g, v)
+        """,
+        {"w": (6, 24), "s": ints(0, 5, 3, 2, 4), "i": ints(2), "t": ints(0, 5, 8), "v": (8, 2)},
+        [2, 4],
+        (5, 6),
+        23,
+        ir_version=10,
+    ),
+    "multi-head": contrib(
+        "g = com.microsoft.MultiHeadAttention<num_heads=3>(q, k, u)", APART, [3, 3, 4]
+    ),
+    "multi-head, bias and mask by head": contrib(
+        "g = com.microsoft.MultiHeadAttention<num_heads=3, scale=0.4>(q, k, u, b, , m)",
+        {**APART, "b": (33,), "m": (1, 3, 5, 5)},
+        [3, 3, 4],
+    ),
+    "packed projections": contrib(
+        "g = com.microsoft.Attention<num_heads=3>(h, k, b)",
+        {"w": (6, 8), "k": (8, 36), "b": (36,), "wo": (12, 2)},
+        [3, 4, 4, 8],
+        three=False,
+    ),
+    "packed projections of two sizes": contrib(
+        "g = com.microsoft.Attention<num_heads=3, qkv_hidden_sizes=[12,12,9], scale=0.3>"
+        "(h, k, b, , , m)",
+        {"w": (6, 8), "k": (8, 33), "b": (33,), "m": (1, 3, 5, 5), "wo": (9, 2)},
+        [3, 3, 4, 8],
+        three=False,
+    ),
+    "rotary, heads packed": rotary(
+        f"{PLACES}g = RotaryEmbedding<num_heads=3>(h, cos, sin, p)", [3, 4], **PLACED
+    ),
+    "rotary, neighbours": rotary(
+        f"{PLACES}g = RotaryEmbedding<num_heads=3, interleaved=1>(h, cos, sin, p)",
+        [3, 4],
+        **PLACED,
+    ),
+    "rotary, a part": rotary(
+        f"{PLACES}g = RotaryEmbedding<num_heads=3, rotary_embedding_dim=4>(h, c2, s2, p)",
+        [2, 3, 4],
+        c2=(9, 2), s2=(9, 2), **PLACED,
+    ),
+    "rotary, heads apart": rotary(
+        "a = Reshape(h, s)\nb = Transpose<perm=[0,2,1,3]>(a)\n"
+        f"{PLACES}c = RotaryEmbedding(b, cos, sin, p)\n"
+        "d = Transpose<perm=[0,2,1,3]>(c)\ng = Reshape(d, t)",
+        [3, 4],
+        s=ints(0, 5, 3, 8), t=ints(0, 5, 24), **PLACED,
+    ),
+    "rotary of onnxruntime": rotary(
+        f"{PLACES}g = com.microsoft.RotaryEmbedding(h, p, cos, sin)", [3, 4], 17, **PLACED
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rule(name: str) -> None:
+    case = CASES[name]
+    prove(built(case), lambda batch: feed(case, batch), case.sizes)
+
+
+def test_grouped_query() -> None:
+    """Six heads that share two, with rotary positions and nothing in the caches."""
+    text = f"""{THREE}
+        z = Shape(x)
+        n = Slice(z, i0, i1)
+        l0 = Expand(four, n)
+        l = Cast<to=6>(l0)
+        cs = Concat<axis=0>(n, two, zero, size)
+        ck = ConstantOfShape(cs)
+        cv = ConstantOfShape(cs)
+        g, pk, pv = com.microsoft.GroupQueryAttention
+            <num_heads=6, kv_num_heads=2, do_rotary=1>(q, k, u, ck, cv, l, five, cos, sin)
+        y = MatMul(g, wo)
+    """
+    text = text.replace("GroupQueryAttention\n            <", "GroupQueryAttention<")
+    case = Case(
+        text,
+        {
+            "wq": (6, 96), "wk": (6, 32), "wv": (6, 32), "wo": (96, 2), "i0": ints(0),
+            "i1": ints(1), "four": ints(4), "two": ints(2), "zero": ints(0), "size": ints(16),
+            "five": np.array([5], np.int32), "cos": (9, 8), "sin": (9, 8),
+        },
+        [2, 3],
+        (5, 6),
+        domains=MS,
+    )  # fmt: skip
+    prove(built(case), lambda batch: feed(case, batch), case.sizes)
