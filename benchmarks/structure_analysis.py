@@ -1,6 +1,6 @@
 """Time of the structure analysis against the number of nodes, on generated graphs.
 
-    python benchmarks/structure_analysis.py [--nodes 250 500 1000 2000 4000] [--only NAME] [--rounds 3]
+    python benchmarks/structure_analysis.py [--nodes 250 500 1000 ...] [--only NAME] [--rounds 3]
 
 Seconds of CPU time are the least of the rounds. The analysis is to take under two seconds for a
 graph of 1,000 nodes, and to be linear in nodes: the last column is the exponent of the growth from

@@ -181,5 +181,6 @@ TYPED_BY = {
     "EmbedLayerNormalization": 2,
     "MatMulIntegerToFloat": 2,
     "QAttention": 3,
+    "QLinearConcat": 2,
     "QuantizeLinear": 2,
 }

@@ -108,10 +108,10 @@ class Revision:
     def _scaling(
         self, source: str, target: str, new: Sequence[int], old: Sequence[int]
     ) -> list[NodeProto]:
-        new, old = zip(*((1, 1) if a == b else (a, b) for a, b in zip(new, old, strict=True)))
+        pairs = [(1, 1) if a == b else (a, b) for a, b in zip(new, old, strict=True)]
         known = self.site.sizes.one.values.get(source)
         dtype = np.int64 if known is None else known.dtype
-        shape = () if known is not None and known.ndim == 0 else (len(new),)
+        shape = () if known is not None and known.ndim == 0 else (len(pairs),)
         names = [self.names.unused(f"{target}_{part}") for part in ("times", "over", "product")]
         nodes = [
             helper.make_node(
@@ -120,7 +120,7 @@ class Revision:
                 [name],
                 value=numpy_helper.from_array(np.array(numbers, dtype).reshape(shape), name),
             )
-            for name, numbers in zip(names, (new, old), strict=False)
+            for name, numbers in zip(names, zip(*pairs, strict=True), strict=False)
         ]
         nodes.append(helper.make_node("Mul", [source, names[0]], [names[2]]))
         nodes.append(helper.make_node("Div", [names[2], names[1]], [target]))

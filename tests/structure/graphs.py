@@ -17,7 +17,7 @@ class Case:
     """A graph: nodes as text, from x (samples of shape `sample`) to y.
 
     `weights` gives shapes, filled at random, or values; `sizes` are those of the groups that are
-    to be found; `free` are axes of a sample that the model leaves open.
+    to be found; `free` are axes of a sample that the model leaves open, as it does the batch axis.
     """
 
     nodes: str
@@ -28,6 +28,7 @@ class Case:
     free: Sequence[int] = ()
     ir_version: int = 8
     domains: Mapping[str, int] = field(default_factory=dict)
+    fixed_batch: bool = False
 
 
 def built(case: Case) -> ModelProto:
@@ -36,7 +37,8 @@ def built(case: Case) -> ModelProto:
         node.name = f"node{number}"
     tensors = [_tensor(name, given) for name, given in case.weights.items()]
     dims = [f"d{i}" if i in case.free else size for i, size in enumerate(case.sample)]
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *dims])]
+    batch = 1 if case.fixed_batch else "N"
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, *dims])]
     if case.ir_version < 4:
         inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in tensors]
     opsets = [helper.make_opsetid("", case.opset)]

@@ -125,7 +125,10 @@ def _empty(model: ModelProto, name: str, axis: int, gap: np.ndarray, zero: str) 
         return
     array = np.moveaxis(numpy_helper.to_array(tensors[name]).copy(), axis, 0)
     nothing = numpy_helper.to_array(tensors[zero]) if zero else np.zeros((), array.dtype)
-    array[gap] = nothing if nothing.size == 1 else nothing.reshape(-1, *[1] * (array.ndim - 2))
+    if nothing.size == len(gap) and axis == array.ndim - 1:
+        array[gap] = nothing[gap, None]
+    else:
+        array[gap] = nothing.reshape(-1, *[1] * (array.ndim - 2))
     whole = np.ascontiguousarray(np.moveaxis(array, 0, axis))
     tensors[name].CopyFrom(numpy_helper.from_array(whole, name))
 

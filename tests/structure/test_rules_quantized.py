@@ -1,0 +1,190 @@
+"""Quantized operators: scales and zero points by channel follow the channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.structure.graphs import Case, built, feed, ints
+from tests.structure.proof import prove
+
+MS = {"com.microsoft": 1}
+RANDOM = np.random.default_rng(0)
+
+
+def codes(*shape: int, dtype: type = np.int8) -> np.ndarray:
+    low = 0 if dtype is np.uint8 else -99
+    return RANDOM.integers(low, 99, shape, dtype=dtype)
+
+
+def scales(count: int) -> np.ndarray:
+    return RANDOM.uniform(0.01, 0.02, count).astype(np.float32)
+
+
+S, Z, ZW = np.float32(0.05), np.uint8(120), np.int8(3)
+ONE = {"s": S, "z": Z, "sw": np.float32(0.01), "zw": ZW}
+
+
+def images(lines: str, sizes: list[int], weights: dict, **options) -> Case:
+    """Nodes from codes q of 8 channels to codes r, between two convolutions."""
+    text = f"h = Conv(x, w)\nq = QuantizeLinear(h, s, z)\n{lines.strip()}\n"
+    text += "g = DequantizeLinear(r, s, z)\ny = Conv(g, v)"
+    weights = {"w": (8, 4, 1, 1), "v": (3, 8, 1, 1), **ONE, **weights}
+    return Case(text, weights, sizes, domains=MS, **options)
+
+
+def words(lines: str, sizes: list[int], weights: dict, **options) -> Case:
+    """Nodes from codes q, [N, 5, 8], to g, between two products."""
+    text = f"h = MatMul(x, w)\nq = QuantizeLinear(h, s, z)\n{lines.strip()}\ny = MatMul(g, v)"
+    weights = {"w": (6, 8), "v": (7, 3), **ONE, **weights}
+    return Case(text, weights, sizes, (5, 6), domains=MS, **options)
+
+
+KERNEL = {"k": codes(8, 8, 3, 3), "b": np.arange(8, dtype=np.int32)}
+MATRIX = {"k": codes(8, 7)}
+CASES = {
+    "convolution": images(
+        "r = QLinearConv<pads=[1,1,1,1]>(q, s, z, k, sw, zw, s, z, b)", [8, 8], KERNEL
+    ),
+    "convolution, by channel": images(
+        "r = QLinearConv<pads=[1,1,1,1]>(q, s, z, k, sk, zk, s, z, b)",
+        [8, 8],
+        {**KERNEL, "sk": scales(8), "zk": np.zeros(8, np.int8)},
+    ),
+    "convolution in groups": images(
+        "r = QLinearConv<group=2>(q, s, z, k, sw, zw, s, z, b)",
+        [2, 4, 4],
+        {**KERNEL, "k": codes(8, 4, 1, 1)},
+    ),
+    "convolution to whole numbers": images(
+        "i = ConvInteger(q, k, z, zw)\nf = Cast<to=1>(i)\nt = Mul(f, tiny)\n"
+        "r = QuantizeLinear(t, s, z)",
+        [8, 8],
+        {"k": codes(8, 8, 1, 1), "tiny": np.float32(1e-4)},
+    ),
+    "sum and product": images(
+        "a = com.microsoft.QLinearAdd(q, s, z, c, s, z, s, z)\n"
+        "r = com.microsoft.QLinearMul(a, s, z, c, s, z, s, z)",
+        [8],
+        {"c": codes(8, 1, 1, dtype=np.uint8)},
+    ),
+    "activations": images(
+        "a = com.microsoft.QLinearLeakyRelu<alpha=0.1>(q, s, z, s, z)\n"
+        "r = com.microsoft.QLinearSigmoid(a, s, z, s, z)",
+        [8],
+        {},
+    ),
+    "pools": images(
+        "a = com.microsoft.QLinearAveragePool<kernel_shape=[2,2]>(q, s, z, s, z)\n"
+        "r = com.microsoft.QLinearGlobalAveragePool(a, s, z, s, z)",
+        [8],
+        {},
+    ),
+    "pool of channels at the end": images(
+        "a = Transpose<perm=[0,2,3,1]>(q)\n"
+        "b = com.microsoft.QLinearGlobalAveragePool<channels_last=1>(a, s, z, s, z)\n"
+        "r = Transpose<perm=[0,3,1,2]>(b)",
+        [8],
+        {},
+    ),
+    "pool of former channels": images(
+        "a = Transpose<perm=[0,2,1,3]>(q)\n"
+        "b = com.microsoft.QLinearGlobalAveragePool(a, s, z, s, z)\n"
+        "c = DequantizeLinear(b, s, z)\nr = QuantizeLinear(c, s, z)",
+        [],
+        {"v": (3, 6, 1, 1)},
+    ),
+    "joined": images(
+        "a = com.microsoft.QLinearConcat<axis=1>(s, z, q, s, z, c, s, z)\n"
+        "d = com.microsoft.QLinearConcat<axis=2>(s, z, a, s, z, a, s, z)\nr = Identity(d)",
+        [2, 8],
+        {"c": np.zeros((1, 2, 6, 6), np.uint8), "v": (3, 10, 1, 1)},
+        fixed_batch=True,
+    ),
+    "product": words(
+        "r = QLinearMatMul(q, s, z, k, sw, zw, s, z)\ng = DequantizeLinear(r, s, z)", [7, 8], MATRIX
+    ),
+    "product, by column": words(
+        "r = QLinearMatMul(q, s, z, k, sk, zk, s, z)\ng = DequantizeLinear(r, s, z)",
+        [7, 8],
+        {**MATRIX, "sk": scales(7), "zk": np.zeros(7, np.int8)},
+    ),
+    "product of whole numbers": words(
+        "r = MatMulInteger(q, k, z, zk)\ng = Cast<to=1>(r)",
+        [7, 8],
+        {**MATRIX, "zk": codes(7)},
+    ),
+    "product to fractions": words(
+        "g = com.microsoft.MatMulIntegerToFloat(q, k, s, sk, z, zk, b)",
+        [7, 8],
+        {**MATRIX, "sk": scales(7), "zk": codes(7), "b": (7,)},
+    ),
+    "product of a dynamic scale": words(
+        "g = com.microsoft.DynamicQuantizeMatMul(h, k, sk, zk, b)",
+        [7],
+        {**MATRIX, "sk": scales(7), "zk": codes(7), "b": (7,)},
+    ),
+    "gemm": words(
+        "f = Reshape(q, flat)\n"
+        "r = com.microsoft.QGemm<transB=1>(f, s, z, k, sk, zk, b, s, z)\n"
+        "d = DequantizeLinear(r, s, z)\ng = Reshape(d, back)",
+        [7, 8],
+        {
+            "k": codes(7, 8), "sk": scales(7), "zk": np.zeros(7, np.int8), "flat": ints(-1, 8),
+            "b": np.arange(7, dtype=np.int32), "back": ints(-1, 5, 7),
+        },
+    ),
+    "attention": words(
+        "g = com.microsoft.QAttention<num_heads=3>(q, k, b, s, sk, , z, zk)",
+        [3, 4, 8],
+        {
+            "k": codes(8, 36), "b": (36,), "sk": scales(36), "zk": np.zeros(36, np.int8),
+            "v": (12, 3),
+        },
+    ),
+    "attention, one scale": words(
+        "g = com.microsoft.QAttention<num_heads=3>(q, k, b, s, sw, , z, zw)",
+        [3, 4, 8],
+        {"k": codes(8, 36), "b": (36,), "v": (12, 3)},
+    ),
+    "pairs around a weight": Case(
+        """
+        q = QuantizeLinear<axis=1>(x, p, z)
+        a = DequantizeLinear<axis=-3>(q, p, z)
+        k = DequantizeLinear<axis=0>(kq, ps, kz)
+        c = DequantizeLinear<axis=0>(cq, cs)
+        h = Conv(a, k, c)
+        y = Conv(h, v)
+        """,
+        {
+            "p": scales(4), "z": codes(4), "ps": scales(5), "kz": np.zeros(5, np.int8),
+            "kq": codes(5, 4, 1, 1), "cq": np.arange(5, dtype=np.int32), "cs": scales(5),
+            "v": (3, 5, 1, 1),
+        },
+        [5],
+    ),
+    "pairs of onnxruntime": Case(
+        "h = MatMul(x, w)\nq = com.microsoft.QuantizeLinear<axis=2>(h, p, z)\n"
+        "g = com.microsoft.DequantizeLinear<axis=2>(q, p, z)\ny = MatMul(g, v)",
+        {"w": (6, 8), "v": (8, 3), "p": scales(8), "z": codes(8)},
+        [8],
+        (5, 6),
+        domains=MS,
+    ),
+    "pairs in blocks": Case(
+        "h = MatMul(x, w)\nk = DequantizeLinear<axis=0, block_size=2>(kq, ps)\n"
+        "g = MatMul(h, k)\ny = MatMul(g, v)",
+        {"w": (6, 8), "kq": codes(8, 7), "ps": np.full((4, 7), 0.1, np.float32), "v": (7, 3)},
+        [],
+        (5, 6),
+        21,
+        ir_version=10,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rule(name: str) -> None:
+    case = CASES[name]
+    batches = (1,) if case.fixed_batch else (1, 3)
+    prove(built(case), lambda batch: feed(case, batch), case.sizes, batches=batches)
