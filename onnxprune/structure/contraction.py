@@ -24,25 +24,31 @@ from .sizes import constant_tensors
 __all__ = ["Contraction", "find_contractions"]
 
 _SEPARATE_NAMES = """
-    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization
-    BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip Concat Constant
-    ConstantOfShape Cos Cosh CumProd CumSum DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf
-    Exp Expand Flatten Floor Gather Gelu GlobalAveragePool GlobalLpPool GlobalMaxPool Greater
-    GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Hardmax Identity
+    Abs Acos Acosh Add Affine And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization
+    BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike CausalConvWithState
+    Ceil Celu CenterCropPad Clip Col2Im Concat Constant ConstantOfShape Cos Cosh Crop CumProd CumSum
+    DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather
+    GatherElements GatherND Gelu GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual
+    GridSample GroupNormalization HardSigmoid HardSwish Hardmax Identity ImageScaler
     InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Less LessOrEqual Log
-    LogSoftmax LpNormalization LpPool Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul
-    Neg Not Or PRelu Pad Pow QuantizeLinear RMSNormalization RandomNormal RandomUniform Range
-    Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round Selu Shape Shrink Sigmoid Sign
-    SimplifiedLayerNormalization Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split
-    Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Upsample Where
-    Xor
+    LogSoftmax LpNormalization LpPool Max MaxPool MaxRoiPool Mean MeanVarianceNormalization Min Mish
+    Mod Mul Neg Not OneHot Or PRelu Pad ParametricSoftplus Pow QuantizeLinear RMSNormalization
+    RandomNormal RandomUniform Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
+    ReverseSequence RoiAlign RotaryEmbedding Round ScaledTanh Scatter ScatterElements ScatterND Selu
+    Shape Shrink Sigmoid Sign SimplifiedLayerNormalization Sin Sinh Size Slice Softmax Softplus
+    Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum SwiGLU Swish Tan Tanh TensorScatter
+    ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+"""
+_SEPARATE_CONTRIB = """
+    BiasGelu DequantizeLinear EmbedLayerNormalization FastGelu Gelu QLinearAdd QLinearAveragePool
+    QLinearConcat QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearSigmoid QuantizeLinear
+    QuickGelu RotaryEmbedding SkipLayerNormalization SkipSimplifiedLayerNormalization
 """
 #: Operators in whose results an index that stays reads none that goes. (Where they do sum over an
 #: axis, their rule keeps all of it.)
 SEPARATE = {("", name) for name in _SEPARATE_NAMES.split()} | {
-    ("com.microsoft", name)
-    for name in ("BiasGelu", "DequantizeLinear", "FastGelu", "Gelu", "QuantizeLinear", "QuickGelu")
+    ("com.microsoft", name) for name in _SEPARATE_CONTRIB.split()
 }
 
 

@@ -74,6 +74,10 @@ class Forest:
 
     def content(self, label: int) -> frozenset[int]:
         """Atoms of a label's set, all of them free."""
+        while (further := int(self._forward[label])) != label:
+            label = further
+        if not self._left[label]:
+            return frozenset((label,)) if label != FIXED else frozenset()
         _, atoms = self._leaves(np.array([label], np.int64))
         return frozenset(atoms.tolist())
 

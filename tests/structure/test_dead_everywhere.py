@@ -28,11 +28,16 @@ def test_rule(name: str, rate: float) -> None:
 
 
 KEPT = """
-    Attention Bernoulli Compress DynamicQuantizeLinear EyeLike GRU GatherElements GatherND If LSTM
-    Loop Multinomial NonZero RNN RandomNormalLike RandomUniformLike Scan ScatterElements ScatterND
-    SequenceMap Unique
-    com.microsoft.Attention com.microsoft.DecoderMaskedMultiHeadAttention
-    com.microsoft.GroupQueryAttention com.microsoft.MultiHeadAttention com.microsoft.PackedAttention
+    Attention Bernoulli Compress ConvInteger DeformConv DynamicQuantizeLinear EyeLike GRU If LSTM
+    Loop MatMulInteger Multinomial NonMaxSuppression NonZero QLinearConv QLinearMatMul RNN
+    RandomNormalLike RandomUniformLike Scan SequenceMap Unique com.microsoft.Attention
+    com.microsoft.DecoderMaskedMultiHeadAttention com.microsoft.DecoderMaskedSelfAttention
+    com.microsoft.DynamicQuantizeLSTM com.microsoft.DynamicQuantizeMatMul com.microsoft.FusedGemm
+    com.microsoft.FusedMatMul com.microsoft.GemmFastGelu com.microsoft.GroupQueryAttention
+    com.microsoft.LongformerAttention com.microsoft.MatMulBnb4 com.microsoft.MatMulIntegerToFloat
+    com.microsoft.MatMulNBits com.microsoft.MultiHeadAttention com.microsoft.PackedAttention
+    com.microsoft.PackedMultiHeadAttention com.microsoft.QAttention com.microsoft.QGemm
+    com.microsoft.SparseAttention com.microsoft.TransposeMatMul
 """
 SUMMING = "Conv ConvTranspose Einsum Gemm MatMul com.microsoft.FusedConv"
 

@@ -144,9 +144,7 @@ def pool(site: Site) -> None:
     site.set(x)
 
 
-@rule(
-    "DynamicQuantizeLSTM", "MatMulBnb4", "MatMulNBits", "QEmbedLayerNormalization", domain=_DOMAIN
-)
+@rule("DynamicQuantizeLSTM", "MatMulBnb4", "MatMulNBits", domain=_DOMAIN)
 def packed(site: Site) -> None:
     """Several weights share a byte or a scale."""
     site.barrier("has packed weights of which no channel can be cut out")
