@@ -35,6 +35,8 @@ DENSE = "dense"
 TIMEOUT, MEMORY = 1200, 16 * 2**30
 #: Points of accuracy within which two methods are as good as each other.
 TIE = 0.2
+#: How far a pruning may fall short of the zeros that were asked for, to be compared at all.
+SHORT = 0.02
 
 Cells = dict[str, dict[str, Any]]
 
@@ -146,18 +148,25 @@ def table(cells: Cells) -> str:
         if dense is None or not any(found.values()):
             continue
         row = [model, f"{sparsity:.0%}", f"{_accuracy(dense):.2f}"]
-        row += [_percent(found[name]) for name in names]
+        row += [_percent(found[name], sparsity) for name in names]
         row += _verdict(found, sparsity)
-        row += [_number(each, "seconds") for each in (ours, found["SparseGPT"])]
+        row += [_number(each, "cpu_seconds") for each in (ours, found["SparseGPT"])]
         row.append(f"{ours['peak_mb']:.0f}" if ours and "peak_mb" in ours else "-")
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
-def _percent(cell: dict[str, Any] | None) -> str:
+def _percent(cell: dict[str, Any] | None, sparsity: float) -> str:
     if cell is None:
         return "-"
-    return "failed" if "failure" in cell else f"{_accuracy(cell):.2f}"
+    if "failure" in cell:
+        return "failed"
+    return f"{_accuracy(cell):.2f}" if _kept(cell, sparsity) else "not pruned"
+
+
+def _kept(cell: dict[str, Any] | None, sparsity: float) -> bool:
+    """Whether a cell has the zeros that were asked for."""
+    return bool(cell) and "zeros" in cell and _mean(cell, "zeros") > sparsity - SHORT
 
 
 def _number(cell: dict[str, Any] | None, name: str) -> str:
@@ -166,15 +175,14 @@ def _number(cell: dict[str, Any] | None, name: str) -> str:
 
 def _verdict(found: dict[str, dict[str, Any] | None], sparsity: float) -> list[str]:
     """Points ahead of the best peer, and whether that is a win, a tie or a loss."""
-    ours = found[OURS]
-    others = [_accuracy(c) for name, c in found.items() if name != OURS and c and "accuracy" in c]
-    if ours is None or "accuracy" not in ours or not others:
+    accuracies = {
+        name: _accuracy(cell) for name, cell in found.items() if cell and _kept(cell, sparsity)
+    }
+    ours = accuracies.pop(OURS, None)
+    if ours is None or not accuracies:
         return ["-", "-"]
-    lead = round(_accuracy(ours) - max(others), 2)
-    word = "win" if lead > TIE else "tie" if lead >= -TIE else "loss"
-    if sparsity >= 0.8 and word == "tie":
-        word = "tie, ahead" if lead > 0 else "tie, behind"
-    return [f"{lead:+.2f}", word]
+    lead = round(ours - max(accuracies.values()), 2)
+    return [f"{lead:+.2f}", "win" if lead > TIE else "tie" if lead >= -TIE else "loss"]
 
 
 if __name__ == "__main__":

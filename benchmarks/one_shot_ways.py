@@ -8,13 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnxprune.data.source import open_source
-from onnxprune.data.specs import input_specs
-from onnxprune.graph.layers import find_layers
-from onnxprune.model.load import load
-from onnxprune.model.save import to_proto
-from onnxprune.pruning.plan import make_plan
-from onnxprune.repair.gradual import prune_in_steps
+import onnxprune
 
 __all__ = ["OURS", "PEERS", "WAYS", "Way"]
 
@@ -28,11 +22,8 @@ Way = Callable[[Path, Arrays, float], onnx.ModelProto]
 
 
 def _ours(path: Path, calibration: Arrays, sparsity: float) -> onnx.ModelProto:
-    """What ``--sparsity S --calibrate D`` does."""
-    model = load(path)
-    plans = make_plan(model, find_layers(model), sparsity=sparsity)
-    source = open_source(calibration, input_specs(model.proto), labelled=False)
-    return to_proto(prune_in_steps(model, plans, source, sparsity).model)
+    """What ``--sparsity S --calibrate D`` does, with no other flag."""
+    return onnxprune.prune(path, sparsity=sparsity, calibrate=calibration).to_proto()
 
 
 def _peer(method: str, *, calibrated: bool = True, **options: bool) -> Way:
