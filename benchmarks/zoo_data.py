@@ -122,6 +122,7 @@ _ALL = (
         "input",
         lambda x: x.swapaxes(2, 3).reshape(-1, 784) / 255,
     ),
+    Pair("vnn21_mnist_fc_256x4", _mnist, "0", lambda x: x.reshape(-1, 784, 1) / 255),
     Pair("mnist_cntk_wml", _mnist, "Input3", lambda x: x),
     Pair(
         "fashionmnist_edwin_cnn",
