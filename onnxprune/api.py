@@ -31,6 +31,7 @@ from .pipeline import (
 )
 from .report.progress import TrainingProgress
 from .report.report import InspectReport, Report
+from .search.goal import DropGoal, drop_goal
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -118,6 +119,8 @@ def prune(
     samples: int | None = None,
     train: Given | None = None,
     finetune: FineTune | None = None,
+    max_drop: float | None = None,
+    trials: int | None = None,
     progress: Progress | None = None,
     training_progress: TrainingProgress | None = None,
 ) -> Result:
@@ -155,6 +158,9 @@ def prune(
         train: Samples to retrain on, in the same forms. Without labels, what is left is trained
             towards the outputs of the unpruned model.
         finetune: How to retrain; the defaults of `FineTune` where left out.
+        max_drop: Instead of a quality or sparsity: the most pruning whose metric on `val` is at
+            most this much worse; in points of a share, hundredths of a cosine, else percent.
+        trials: Most prunings that are measured on the way (default 24).
         progress: Called with what is being done, steps done and steps in all.
         training_progress: Called with a `TrainingState` after every step.
 
@@ -164,6 +170,12 @@ def prune(
     Raises:
         OnnxPruneError: With one sentence that says what is wrong, where, and what to do.
     """
+    goal = drop_goal(max_drop, trials)
+    if goal is not None:
+        checkpoint = getattr(finetune, "checkpoint", None)
+        hard = sparsity if quality is None else quality
+        goal.check_use(val=val, hard=hard, checkpoint=checkpoint, pattern=pattern)
+        sparsity = 0.0
     config = PruneConfig(
         quality=quality,
         sparsity=sparsity,
@@ -190,6 +202,7 @@ def prune(
         calibration=calibration,
         train=train,
         finetune=finetune,
+        goal=goal,
         progress=progress,
         training_progress=training_progress,
     )
@@ -241,6 +254,7 @@ def prune_file(
     calibration: Calibration | None = None,
     train: Given | None = None,
     finetune: FineTune | None = None,
+    goal: DropGoal | None = None,
     progress: Progress | None = None,
     training_progress: TrainingProgress | None = None,
     report: Path | None = None,
@@ -259,6 +273,7 @@ def prune_file(
         calibration: How to repair.
         train: Samples to retrain on, as for `prune`.
         finetune: How to retrain.
+        goal: How much may be lost, where the most pruning is to be found.
         progress: Told how far the work is.
         training_progress: Told how far the training is.
         report: Where the caller will write the report; refused where that would replace a file
@@ -279,6 +294,7 @@ def prune_file(
         calibration=calibration,
         train=train,
         finetune=finetune,
+        goal=goal,
         progress=progress,
         training_progress=training_progress,
     )

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,13 +23,23 @@ from .commands.evaluate import EVALUATE_EXAMPLES, evaluate_command
 from .commands.sensitivity import SENSITIVITY_EXAMPLES, sensitivity_command
 from .config import Format, OutputConfig, PruneConfig
 from .finetune import FineTune
-from .flags import CHECKING, OTHER, OUTPUT, CalibrationFlags, SelectionFlags, TrainingFlags, flag
+from .flags import (
+    CHECKING,
+    OTHER,
+    OUTPUT,
+    CalibrationFlags,
+    SearchFlags,
+    SelectionFlags,
+    TrainingFlags,
+    flag,
+)
 from .metrics.request import Better, MetricRequest, check_use
 from .report.failure import EXIT_BROKEN_PIPE, EXIT_FAILED, explain
 from .report.format import safe
 from .report.helppage import print_panel
 from .report.progress import progress_line, training_progress
 from .report.report import InspectReport, Report, tool_version
+from .search.goal import DropGoal
 
 __all__ = ["build_app", "main"]
 
@@ -45,6 +56,7 @@ Examples
   onnxprune model.onnx --dry-run --json -     the facts as JSON, no model
   onnxprune model.onnx --val val.npz          accuracy before and after
   onnxprune model.onnx --sparsity 0.9 --calibrate inputs.npz
+  onnxprune model.onnx --max-drop 0.5 --val val.npz    as much as holds that
   onnxprune model.onnx --train train.npz --val val.npz --epochs 10
   onnxprune model.onnx --train inputs/        retrain without labels
   onnxprune inspect model.onnx                what can be pruned, what not
@@ -60,6 +72,7 @@ Examples
   onnxprune inspect model.onnx --json -       the facts as JSON"""
 
 EVERYTHING, NO_CALIBRATION, NO_TRAINING = SelectionFlags(), CalibrationFlags(), TrainingFlags()
+NO_SEARCH = SearchFlags()
 
 MODEL_HELP = "The ONNX model; its external data is found beside it."
 
@@ -94,10 +107,18 @@ def prune_command(
     check: Annotated[
         bool, flag(PruneConfig, "check", "--check", CHECKING, negative="--no-check")
     ] = True,
+    searching: Annotated[SearchFlags, Parameter(name="*")] = NO_SEARCH,
     repairing: Annotated[CalibrationFlags, Parameter(name="*")] = NO_CALIBRATION,
     training: Annotated[TrainingFlags, Parameter(name="*")] = NO_TRAINING,
 ) -> int:
     """Prune a model, repair and retrain it where asked to, write it, and say what became of it."""
+    goal, finetune = searching.goal(), training.finetune(val)
+    if goal is not None:
+        hard = selection.sparsity if selection.quality is None else selection.quality
+        goal.check_use(
+            val=val, hard=hard, checkpoint=training.checkpoint, pattern=selection.pattern
+        )
+        selection = replace(selection, sparsity=0.0)
     config = selection.config(storage, check=check)
     request = MetricRequest(metric, metric_better)
     check_use(request, val)
@@ -105,7 +126,7 @@ def prune_command(
     places = OutputConfig(
         output, overwrite, dry_run, json, quiet, val, repairing.calibrate, training.train
     )
-    return _prune(model, config, places, request, repairing.calibration(), training.finetune(val))
+    return _prune(model, config, places, request, repairing.calibration(), finetune, goal)
 
 
 def inspect_command(
@@ -143,6 +164,7 @@ def _prune(
     metric: MetricRequest,
     calibration: Calibration | None,
     finetune: FineTune | None,
+    goal: DropGoal | None,
 ) -> int:
     from . import api
 
@@ -160,6 +182,7 @@ def _prune(
             calibration=calibration,
             train=places.train,
             finetune=finetune,
+            goal=goal,
             progress=progress.stage,
             training_progress=progress.training,
             report=places.json_file,

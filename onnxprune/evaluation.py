@@ -95,6 +95,11 @@ class Meter:
         return "" if self._source is None else self._source.description
 
     @property
+    def source(self) -> BatchSource | None:
+        """The samples; None before the first measurement."""
+        return self._source
+
+    @property
     def classification(self) -> bool:
         """Whether labels are classes and the first output holds their scores."""
         labels = None if self._source is None else self._source.labels

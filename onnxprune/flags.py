@@ -24,6 +24,7 @@ from .finetune import (
     parse_class_weights,
 )
 from .options import flag_help
+from .search.goal import DropGoal, drop_goal
 
 __all__ = [
     "CHECKING",
@@ -31,6 +32,7 @@ __all__ = [
     "OUTPUT",
     "SELECTION",
     "CalibrationFlags",
+    "SearchFlags",
     "SelectionFlags",
     "TrainingFlags",
     "flag",
@@ -155,6 +157,20 @@ class CalibrationFlags:
                 )
             return None
         return Calibration(**given)
+
+
+@dataclass(frozen=True)
+class SearchFlags:
+    """The flags of a search for the most pruning; None is not given."""
+
+    max_drop: Annotated[
+        float | None, flag(DropGoal, "max_drop", "--max-drop", SELECTION, metavar="P")
+    ] = None
+    trials: Annotated[int | None, whole_flag(DropGoal, "trials", "--trials", SELECTION)] = None
+
+    def goal(self) -> DropGoal | None:
+        """How much may be lost; None where nothing is searched. Raises UsageError."""
+        return drop_goal(self.max_drop, self.trials)
 
 
 @dataclass(frozen=True)

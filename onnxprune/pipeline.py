@@ -13,7 +13,7 @@ from pathlib import Path
 from . import verify
 from .calibration import Calibration
 from .config import PruneConfig
-from .data.source import Given, open_source
+from .data.source import Given
 from .data.specs import input_specs
 from .errors import ModelError
 from .evaluation import Meter
@@ -21,6 +21,7 @@ from .finetune import FineTune
 from .graph.dropout import DropoutSite, find_dropouts
 from .graph.layer import LayerScan
 from .graph.layers import find_layers
+from .means import Means, pruning
 from .metrics.request import AUTOMATIC, MetricRequest
 from .model.budget import store_within_limit
 from .model.carriers import Stored
@@ -30,15 +31,18 @@ from .model.model import Model
 from .model.output import stage_model, unwritten
 from .model.save import serialised
 from .model.staging import check_target, staging
+from .outcome import Outcome
 from .pruning.mask import kept_curve
-from .pruning.once import Prune, prune_once
 from .pruning.plan import LayerPlan, make_plan
 from .pruning.threshold import quality_threshold
 from .report.progress import TrainingProgress
 from .report.repair import Repair
 from .report.report import Accuracy, CheckResult, InspectReport, Report
+from .report.search import Search
 from .report.training import Training
 from .reporting import Writing, inspection, summary
+from .search.bound import Held
+from .search.goal import DropGoal
 
 __all__ = [
     "Progress",
@@ -73,6 +77,8 @@ class Pruned:
     training: Training | None = None
     repair: Repair | None = None
     warnings: tuple[str, ...] = ()
+    search: Search | None = None
+    held: Held | None = None
 
 
 def prune_model(
@@ -85,6 +91,7 @@ def prune_model(
     calibration: Calibration | None = None,
     train: Given | None = None,
     finetune: FineTune | None = None,
+    goal: DropGoal | None = None,
     progress: Progress | None = None,
     training_progress: TrainingProgress | None = None,
 ) -> Pruned:
@@ -100,6 +107,8 @@ def prune_model(
         calibration: How it is repaired; the defaults where left out.
         train: Samples to retrain on.
         finetune: How to retrain; the defaults where left out.
+        goal: Instead of a quality or sparsity: how much of the metric may be lost. The
+            configuration's own sparsity is not used then. Needs validation data.
         progress: Told how far the work is.
         training_progress: Told how far the training is.
 
@@ -111,7 +120,7 @@ def prune_model(
     """
     started = time.perf_counter()
     config.check_calibration(calibrate)
-    prune, described = _pruning(source, calibrate, calibration)
+    prune, described = pruning(source, calibrate, calibration)
     targets = finetune is not None and finetune.loss in ("mse", "l1")
     meter = None
     if val is not None:
@@ -120,8 +129,16 @@ def prune_model(
     scan = find_layers(source, embeddings=config.embeddings)
     if not scan.layers and config.quality != 0:
         raise nothing_prunable(scan)
-    run = _Run(source, scan, config, prune, described, meter, progress, training_progress)
-    done = run.pruned() if train is None else run.retrained(train, finetune or FineTune())
+    means = Means(
+        source, scan, prune, described, meter, train, finetune, progress, training_progress
+    )
+    found = None
+    if goal is None:
+        done = means.run(config)
+    else:
+        assert val is not None  # both doors see to it
+        found = means.search(config, goal, metric, val)
+        config, done = found.config, found.outcome
     return Pruned(
         source,
         done.model,
@@ -134,94 +151,20 @@ def prune_model(
         done.training,
         done.repair,
         done.warnings,
+        None if found is None else found.facts,
+        None if found is None else found.held,
     )
 
 
-def _pruning(
-    source: Model, calibrate: Given | None, calibration: Calibration | None
-) -> tuple[Prune, str]:
-    """What prunes, and a description of what calibrates (empty where nothing does)."""
-    if calibrate is None:
-        return prune_once, ""
-    from .calibrated import Calibrated
-
-    calibrated = Calibrated.on(source, calibrate, calibration or Calibration())
-    return calibrated, calibrated.fingerprint
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A pruned model, retrained or not; metrics are None without validation data."""
-
-    model: Model
-    plans: tuple[LayerPlan, ...]
-    dropouts: tuple[tuple[DropoutSite, float], ...]
-    pruned: float | None
-    trained: float | None
-    training: Training | None
-    repair: Repair | None
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What a run works on, and with."""
-
-    source: Model
-    scan: LayerScan
-    config: PruneConfig
-    prune: Prune
-    calibration: str
-    meter: Meter | None
-    progress: Progress | None
-    training_progress: TrainingProgress | None
-
-    def pruned(self) -> _Done:
-        """Prune, and repair where that was asked for."""
-        once = self.prune(self.source, self.scan, self.config, progress=self.progress)
-        metric = self.meter(once.model) if self.meter is not None else None
-        return _Done(
-            once.model, once.plans, once.dropouts, None, metric, None, once.repair, once.warnings
-        )
-
-    def retrained(self, train: Given, settings: FineTune) -> _Done:
-        """The same, and retrain."""
-        from .retraining import retrain
-
-        settings.check_validation(self.meter)
-        done = retrain(
-            self.source,
-            self.scan,
-            self.config,
-            settings,
-            open_source(train, input_specs(self.source.proto)),
-            prune=self.prune,
-            calibration=self.calibration,
-            meter=self.meter,
-            progress=self.progress,
-            training_progress=self.training_progress,
-        )
-        return _Done(
-            done.model,
-            done.plans,
-            done.dropouts,
-            done.pruned,
-            done.trained,
-            done.training,
-            done.repair,
-            done.warnings,
-        )
-
-
-def _accuracy(meter: Meter | None, before: float | None, done: _Done) -> Accuracy | None:
+def _accuracy(meter: Meter | None, before: float | None, done: Outcome) -> Accuracy | None:
     """The metric before and after; None without validation data."""
     if meter is None or before is None:
         return None
-    assert done.trained is not None  # it was measured on the same samples
+    assert done.metric is not None  # it was measured on the same samples
     return Accuracy(
         meter.metric,
         before,
-        done.trained,
+        done.metric,
         meter.samples,
         share=meter.share,
         better=meter.better,
@@ -307,9 +250,11 @@ def _checks(
     _tell(progress, "checking")
     weights = verify.check_weights(path, pruned.model)
     form = verify.check_format(path, size, pruned.source)
+    held = pruned.held
+    bound = () if held is None else (held.check(path, input_specs(pruned.model.proto)),)
     if not pruned.config.check:
-        return weights, form, CheckResult("onnxruntime", "skipped", "--no-check")
-    return weights, form, verify.check_runtime(path, size, pruned.model)
+        return weights, form, CheckResult("onnxruntime", "skipped", "--no-check"), *bound
+    return weights, form, verify.check_runtime(path, size, pruned.model), *bound
 
 
 def _gzip_sizes(

@@ -79,6 +79,7 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         accuracy=pruned.accuracy,
         training=pruned.training,
         repair=pruned.repair,
+        search=pruned.search,
         checks=writing.checks,
         warnings=_warnings(pruned),
         notes=(*writing.stored.notes, *_pattern_notes(pruned, writing)),

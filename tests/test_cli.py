@@ -31,6 +31,7 @@ from onnxprune.report.report import (
     Sizes,
     tool_version,
 )
+from onnxprune.search.goal import DropGoal
 
 
 def make_report(**more: Any) -> Report:
@@ -116,6 +117,7 @@ def test_defaults(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         "calibration": None,
         "train": None,
         "finetune": None,
+        "goal": None,
         "progress": None,
         "report": None,
     }
@@ -215,6 +217,15 @@ def test_a_log_gets_a_line_an_epoch_and_quiet_none(
     ]
     assert main(["m.onnx", "--train", "t.npz", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_search(api: FakeApi) -> None:
+    assert main(["m.onnx", "--max-drop", "0.5", "--val", "v.npz", "--trials", "9"]) == 0
+    assert api.calls[0][2] == PruneConfig(sparsity=0.0)
+    assert api.keywords["goal"] == DropGoal(0.5, 9)
+    assert main(["m.onnx", "--max-drop", "2", "--val", "v.npz", "--scope", "layer"]) == 0
+    assert api.calls[1][2] == PruneConfig(sparsity=0.0, scope="layer")
+    assert api.keywords["goal"] == DropGoal(2.0)
 
 
 def test_sparsity(api: FakeApi) -> None:

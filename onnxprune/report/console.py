@@ -26,6 +26,7 @@ from .format import (
     shorten,
 )
 from .report import InspectReport, Report
+from .search_view import search_grid
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +52,8 @@ def print_report(report: Report, console: Console) -> None:
     glyphs = _glyphs(console)
     _print_title(report.version, summary.title(report, glyphs), console)
     _print_grid(tables.layer_grid(report, glyphs), "layer", console, glyphs)
+    if report.search and report.search.trials:
+        _print_grid(search_grid(report.search), "trial", console, glyphs)
     if report.repair and (repaired := tables.repair_grid(report.repair)).rows:
         _print_grid(repaired, "layer", console, glyphs)
     if report.training and len(report.training.rounds) > 1:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from .repair import Repair
+from .search import Search
 from .training import Better, Training
 
 __all__ = [
@@ -225,6 +226,7 @@ class Report:
     seconds: float
     accuracy: Accuracy | None = None
     repair: Repair | None = None
+    search: Search | None = None
     training: Training | None = None
     latency: Latency | None = None
     checks: tuple[CheckResult, ...] = ()

@@ -28,6 +28,7 @@ from .report import (
     Report,
     UnprunableRow,
 )
+from .search_view import bound_text, search_facts
 from .training_facts import training_facts
 
 __all__ = ["NOTHING_TO_PRUNE", "facts", "inspect_facts", "inspect_title", "title"]
@@ -47,6 +48,8 @@ def title(report: Report, glyphs: Glyphs) -> str:
 
 
 def _request(report: Report) -> str:
+    if report.search is not None:
+        return bound_text(report.search)
     if report.sparsity is not None:
         scope = "in every layer" if report.scope == "layer" else "over all layers"
         target = f"sparsity {report.sparsity:g} {scope}"
@@ -153,6 +156,10 @@ def _repair(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     return repair_facts(report.repair, glyphs) if report.repair else ()
 
 
+def _search(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    return search_facts(report.search) if report.search else ()
+
+
 def _training(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     return training_facts(report.training, glyphs) if report.training else ()
 
@@ -214,6 +221,7 @@ _PARTS: tuple[Callable[[Report, Glyphs], Iterable[Fact]], ...] = (
     _parameters,
     _file,
     _accuracy,
+    _search,
     _repair,
     _training,
     _latency,

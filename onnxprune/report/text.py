@@ -9,6 +9,7 @@ from .document import Document, Table
 from .facts import Fact
 from .format import ASCII, display_width, pad
 from .report import InspectReport, Report
+from .search_view import search_grid
 
 __all__ = ["render", "render_document", "render_inspect"]
 
@@ -23,6 +24,8 @@ def render(report: Report) -> str:
         [f"onnxprune {report.version}", summary.title(report, ASCII)],
         _grid_lines(tables.layer_grid(report, ASCII)),
     ]
+    if report.search and report.search.trials:
+        parts.append(_grid_lines(search_grid(report.search)))
     if report.repair and (repaired := tables.repair_grid(report.repair)).rows:
         parts.append(_grid_lines(repaired))
     if report.training and len(report.training.rounds) > 1:

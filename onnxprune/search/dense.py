@@ -46,7 +46,13 @@ class Dense:
 
 
 def measured_dense(
-    source: Model, given: Given, wanted: int, request: MetricRequest, *, targets: bool = False
+    source: Model,
+    given: Given,
+    wanted: int,
+    request: MetricRequest,
+    *,
+    targets: bool = False,
+    unlabelled: bool = False,
 ) -> Dense:
     """Take samples and measure a model on them.
 
@@ -56,6 +62,7 @@ def measured_dense(
         wanted: Most samples that are taken.
         request: The metric; the model itself is what others are compared with.
         targets: Whether whole-number labels may be values.
+        unlabelled: Whether labels do not count.
 
     Raises:
         DataError: Samples, labels or outputs do not fit.
@@ -66,7 +73,7 @@ def measured_dense(
     model = working_form(source)
     inputs = input_specs(model.proto)
     taken = take(open_source(given, inputs), inputs, wanted)
-    reference = request.against_reference(labelled=bool(taken.labels))
+    reference = unlabelled or request.against_reference(labelled=bool(taken.labels))
     if not reference and not taken.labels:
         raise DataError(
             f"{taken.place} has no labels, and {request.given} needs them; add the right answers"
