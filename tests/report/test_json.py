@@ -27,6 +27,7 @@ REPORT_KEYS = [
         "seconds",
         "accuracy",
         "repair",
+        "search",
         "training",
         "latency",
         "checks",
