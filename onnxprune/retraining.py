@@ -56,7 +56,7 @@ class Retrained:
         dropouts: Every Dropout with its new ratio.
         pruned: Metric of the last round's pruned model, before retraining.
         trained: Metric of the model; None like `pruned` without validation data.
-        repair: What calibration samples did in the last round; None without.
+        repair: What calibration samples did in the last round in which weights went; None without.
         warnings: What a user should know of it.
     """
 
@@ -127,8 +127,8 @@ def retrain(
             seconds=time.perf_counter() - started,
             resumed=rounds.resumed,
         ),
-        rounds.pruned.repair,
-        rounds.pruned.warnings,
+        rounds.repair,
+        rounds.warnings,
     )
 
 
@@ -151,6 +151,8 @@ class _Rounds:
         history: Their epochs.
         totals: Sums over the finished rounds.
         pruned: The last round's pruned model.
+        repair: What calibration samples did in the last round in which weights went.
+        warnings: What a user should know of it.
         setup: The last round's graphs.
     """
 
@@ -179,6 +181,8 @@ class _Rounds:
         self.history: list[EpochRow] = []
         self.totals = Totals()
         self.pruned: PrunedOnce | None = None
+        self.repair: Repair | None = None
+        self.warnings: tuple[str, ...] = ()
         self.setup: RoundSetup | None = None
         unpruned = PruneConfig(
             quality=0.0,
@@ -242,6 +246,8 @@ class _Rounds:
         self.history += result.position.rows
         self.totals = self.totals.plus(result)
         self.number, self.pruned, self.setup = number, pruned, setup
+        if self.repair is None or any(plan.changes for plan in pruned.plans):
+            self.repair, self.warnings = pruned.repair, pruned.warnings
 
     def _surroundings(self, number: int, pruned: PrunedOnce, setup: RoundSetup) -> Surroundings:
         meter = self._meter

@@ -15,7 +15,7 @@ from onnxprune.cli import main
 from onnxprune.errors import DataError, ModelError, OnnxPruneError
 from tests.builders import mlp, saved
 from tests.refusal import refused
-from tests.repair.test_repair import INPUTS, samples
+from tests.repair.test_repair import INPUTS, normalized, samples
 
 SIZES = (INPUTS, 32, 10)
 Arrays = dict[str, np.ndarray]
@@ -148,6 +148,40 @@ def test_streams_that_fail() -> None:
         onnxprune.prune(mlp(SIZES), sparsity=0.5, calibrate=[])
     with pytest.raises(DataError, match="NaN or infinity"):
         onnxprune.prune(mlp(SIZES), sparsity=0.5, calibrate=[spoilt(np.nan)()])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"repair": "match"},
+        {"criterion": "wanda", "repair": "none"},
+        {"criterion": "sparsegpt", "repair": "none"},
+    ],
+)
+def test_samples_of_which_a_model_makes_nan(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proto = mlp(SIZES)
+    proto.graph.node.insert(0, helper.make_node("Log", ["x"], ["logarithm"]))
+    proto.graph.node[1].input[0] = "logarithm"
+    words = "layer 'fc0.weight' gives NaN or infinity on the calibration samples"
+    with pytest.raises(DataError, match=words):
+        onnxprune.prune(proto, sparsity=0.5, calibrate=samples(), **options)
+    path = saved(proto, tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=samples())
+    line = [str(path), "--sparsity", "0.5", "--calibrate", str(tmp_path / "x.npz")]
+    line += [part for name, value in options.items() for part in (f"--{name}", value)]
+    assert words in refused(line, tmp_path, capsys)
+
+
+def test_statistics_are_not_made_of_nan() -> None:
+    proto = normalized()
+    proto.graph.node.insert(0, helper.make_node("Log", ["x"], ["logarithm"]))
+    proto.graph.node[1].input[0] = "logarithm"
+    x = np.random.default_rng(0).standard_normal((70, 3, 8, 8)).astype(np.float32)
+    with pytest.raises(DataError, match="what makes 'c0' gives NaN or infinity"):
+        onnxprune.prune(proto, sparsity=0.5, calibrate=x, repair="bn")
 
 
 def test_a_model_that_cannot_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

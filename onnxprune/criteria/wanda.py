@@ -48,7 +48,8 @@ class WandaCut:
     def __call__(self, model: Model, share: float) -> Model:
         """The model with this share of zeros."""
         wanted = replace(self.wanted, share=share)
-        jobs = [job for job in self.repairer.jobs.jobs if job.layer in self.layers]
+        own = {layer.address for layer in self.layers}
+        jobs = [job for job in self.repairer.jobs.jobs if job.layer.address in own]
         if wanted.scope == "global" and wanted.groups is None:
             return self._together(model, jobs, wanted)
         seen = {job.layer.address for job in jobs}
@@ -58,8 +59,8 @@ class WandaCut:
         def step(
             worked: Model, level: tuple[Job, ...], samples: Samples
         ) -> tuple[Model, dict[str, Fit]]:
-            own = [job for job in level if job.layer.address in seen]
-            return self._each(worked, own, samples, wanted), {}
+            chosen = [job for job in level if job.layer.address in seen]
+            return self._each(worked, chosen, samples, wanted), {}
 
         return self.repairer.sweep(model, step, stage="wanda (layers)", progress=self.progress)[0]
 

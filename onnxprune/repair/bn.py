@@ -10,7 +10,7 @@ from ..model.model import Model
 from ..model.tensors import TensorAddress
 from .levels import node_levels
 from .match import Moments
-from .samples import Samples
+from .samples import Samples, check_values
 from .taps import Taps
 from .writing import rewritten, rounded
 
@@ -61,6 +61,7 @@ def renormalized(
         for values in taps.batches(feeds):
             for name, seen in zip(names, moments, strict=True):
                 data = values[name]
+                check_values(data, f"what makes '{name}'")
                 # Channels are the second axis: rows of them, as one group.
                 seen.add(np.moveaxis(data, 1, -1).reshape(1, -1, data.shape[1]))
     changed: dict[TensorAddress, np.ndarray] = {}

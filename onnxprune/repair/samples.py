@@ -12,7 +12,7 @@ from ..data.source import BatchSource
 from ..data.specs import InputSpec
 from ..errors import DataError
 
-__all__ = ["Samples", "take_samples"]
+__all__ = ["Samples", "check_values", "take_samples"]
 
 #: Most samples of one run, and most numbers that they may hold together.
 BATCH, NUMBERS = 64, 2**20
@@ -75,6 +75,18 @@ def take_samples(source: BatchSource, inputs: Sequence[InputSpec], wanted: int) 
         least = f"at least {fixed}" if fixed else "at least one"
         raise DataError(f"{source.name} holds too few samples to calibrate with; give {least}")
     return Samples(tuple(batches), tuple(sizes), count, _warnings(source.name, count, wanted))
+
+
+def check_values(values: np.ndarray, place: str) -> None:
+    """Refuse NaN and infinity in what a model makes of its samples; raises DataError."""
+    # A sum is quicker than a look at every number, and not finite where one of them is not.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = values.dtype.kind == "f" and not np.isfinite(values.sum())
+    if suspicious and not np.isfinite(values).all():
+        raise DataError(
+            f"{place} gives NaN or infinity on the calibration samples; give samples like those "
+            "that the model is made for"
+        )
 
 
 def _warnings(name: str, count: int, wanted: int) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..model.model import Model
 from .jobs import Job, in_parts, picked
-from .samples import Samples
+from .samples import Samples, check_values
 from .sites import Site
 from .taps import Taps
 
@@ -49,6 +49,9 @@ def observed(
         samples: What it is fed.
         stack: See `Taps`.
         inputs: Whether the data are needed; otherwise `x` is `y`.
+
+    Raises:
+        DataError: A layer gives NaN or infinity.
     """
     sites = [(job, site) for job in jobs for site in job.sites]
     names = [site.output.name for _, site in sites]
@@ -61,6 +64,7 @@ def observed(
         for values in parts:
             for job, site in sites:
                 y = values[site.output.name]
+                check_values(y, f"layer '{job.layer.name}'")
                 key = number, site.node.index
                 share = size / len(parts) / samples.count
                 picks = picked(site, y, job.rows, share, key)
