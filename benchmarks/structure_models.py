@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import onnx
 import torch
@@ -23,14 +24,12 @@ class Network:
     Attributes:
         make: Makes it; the same seed gives the same weights.
         sample: Makes the input.
-        heads: Number of heads, by the name of the modules that project for attention.
         goal: How many times faster it should be at one thread with half of its channels.
     """
 
     make: Callable[[], nn.Module]
     sample: Callable[[], Tensor]
-    heads: int = 0
-    goal: float = 1.0
+    goal: float
 
 
 def _conv(
@@ -98,11 +97,12 @@ def mobilenet_v2() -> nn.Module:
 
 
 def mlp() -> nn.Module:
-    """Three layers of 4096 neurons."""
-    return nn.Sequential(
-        nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(),
-        nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 1000),
-    )  # fmt: skip
+    """Four hidden layers of 4096 neurons."""
+    sizes = (784, 4096, 4096, 4096, 4096, 10)
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 class _Attention(nn.Module):
@@ -154,10 +154,10 @@ def _image() -> Tensor:
 
 
 NETWORKS = {
-    "ResNet-18": Network(resnet18, _image, goal=3.5),
-    "MobileNetV2": Network(mobilenet_v2, _image, goal=2.2),
-    "MLP 4096": Network(mlp, lambda: torch.randn(1, 1024), goal=5.0),
-    "BERT-like": Network(Bert, lambda: torch.randint(0, 8000, (1, 128)), heads=12, goal=1.7),
+    "ResNet-18": Network(resnet18, _image, 3.5),
+    "MobileNetV2": Network(mobilenet_v2, _image, 2.2),
+    "MLP 4096": Network(mlp, lambda: torch.randn(1, 784), 5.0),
+    "BERT-like": Network(Bert, lambda: torch.randint(0, 8000, (1, 128)), 1.7),
 }
 
 

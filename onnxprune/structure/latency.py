@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
-from ..errors import OnnxPruneError
+from ..comparison.interleaved import interleaved_seconds
 from ..runtime import CannotRun, Feeds, open_session, random_feeds, run
 
 __all__ = ["Race", "Speed"]
-
-#: Rounds of one measurement, and seconds after which no further round begins.
-LEAST, MOST, SECONDS = 7, 101, 2.0
-#: Runs of a round last this long together: shorter ones say little on a busy machine.
-ROUND = 0.004
 
 
 @dataclass(frozen=True)
@@ -50,33 +44,14 @@ class Race:
     def against(self, smaller: ModelProto) -> Speed:
         """Run both in turn; raises CannotRun where the other model does not run."""
         other = open_session(smaller.SerializeToString(), threads=self._threads)
-        sessions = (self._dense, other)
-        once = [max(_seconds(session, self._feeds, 2), 1e-6) for session in sessions]
-        repeats = [max(1, round(ROUND / seconds)) for seconds in once]
-        times: list[list[float]] = [[], []]
-        end = time.perf_counter() + SECONDS
-        for number in range(MOST):
-            if number >= LEAST and time.perf_counter() > end:
-                break
-            for place in (0, 1) if number % 2 else (1, 0):
-                seconds = _seconds(sessions[place], self._feeds, repeats[place])
-                times[place].append(seconds)
-        ratios = [dense / smaller for dense, smaller in zip(*times, strict=True)]
-        medians = [statistics.median(each) for each in times]
-        return Speed(medians[0], medians[1], statistics.median(ratios))
-
-
-def _seconds(session: Any, feeds: Feeds, repeats: int) -> float:
-    """Mean seconds of some runs."""
-    started = time.perf_counter()
-    for _ in range(repeats):
-        run(session, feeds)
-    return (time.perf_counter() - started) / repeats
+        seconds = interleaved_seconds([self._dense, other], [self._feeds, self._feeds])
+        dense, other_median = np.median(seconds, axis=1).tolist()
+        return Speed(dense, other_median, float(np.median(seconds[0] / seconds[1])))
 
 
 def _working_feeds(session: Any) -> Mapping[str, Any]:
     """Random inputs that the model takes: the first of several guesses at open sizes."""
-    failure: OnnxPruneError | None = None
+    failure = CannotRun("there are no inputs to run it with")
     for feeds in random_feeds(session):
         try:
             run(session, feeds)
@@ -84,4 +59,4 @@ def _working_feeds(session: Any) -> Mapping[str, Any]:
             failure = error
         else:
             return feeds
-    raise failure or CannotRun("there are no inputs to run it with")
+    raise failure

@@ -165,6 +165,8 @@ class _Reduction:
         config = self._config
         if config.channels is not None:
             return Found(self._chooser.at_share(config.channels))
+        if not self._groups:
+            raise UsageError(_nothing(self._coupling, self._groups))
         if config.macs is not None:
             return meet_macs(self._chooser, self._counter, config.macs)
         assert config.speedup is not None  # the configuration has exactly one of them

@@ -16,7 +16,7 @@ from onnxprune.structure.macs import WorkCounter, count_work
 from onnxprune.structure.reduce import reduce_channels
 from onnxprune.structure.removal import remove_coupled
 from onnxprune.structure.targets import CLOSE, meet_speedup
-from tests.structure.graphs import built
+from tests.structure.graphs import Case, built
 from tests.structure.test_choice import HEADS, chain, chooser
 
 WIDE = chain(128, 96, 64, 200)
@@ -41,6 +41,14 @@ def test_all_of_the_operations() -> None:
 def test_too_few_operations() -> None:
     with pytest.raises(UsageError, match=r"cannot be brought down to 0.001 .*: 0.0\d+ is left"):
         reduce_channels(read(built(WIDE)), ChannelConfig(macs=0.001))
+
+
+@pytest.mark.parametrize("target", [{"macs": 0.5}, {"speedup": 2}])
+def test_nothing_that_could_go(target: dict[str, float]) -> None:
+    model = built(Case("h = Conv(x, w)\ny = Softmax<axis=1>(h)", {"w": (8, 4, 1, 1)}, []))
+    reason = r"no channel can be removed: 'node1' \(Softmax\) normalizes over the axis"
+    with pytest.raises(UsageError, match=reason):
+        reduce_channels(read(model), ChannelConfig(**target))  # type: ignore[arg-type]
 
 
 class MadeUp(Race):
