@@ -46,6 +46,11 @@ class OutputProbe:
         self.names = [info.name for info in model.proto.graph.output]
         self._reference = self._outputs(model)
 
+    @property
+    def blind(self) -> bool:
+        """Whether no output is made of numbers, so that all distances are zero."""
+        return not self._reference
+
     def distance(self, model: Model) -> float:
         """Squared change of the outputs over their squared deviation from their means, summed."""
         total = 0.0
@@ -60,8 +65,9 @@ class OutputProbe:
     def _outputs(self, model: Model) -> list[np.ndarray]:
         taps = Taps(model, self.names)
         values = [part for feeds in self.batches for part in taps.batches(feeds)]
-        # Numbers alone: classes and the like change in steps.
-        kept = [name for name in self.names if values[0][name].dtype.kind == "f"]
+        # Numbers alone: classes and the like change in steps, and maps are none.
+        first = {n: v for n, v in values[0].items() if isinstance(v, np.ndarray)}
+        kept = [n for n in self.names if n in first and first[n].dtype.kind == "f"]
         return [np.concatenate([np.atleast_1d(v[n]) for v in values], dtype="f8") for n in kept]
 
 

@@ -126,7 +126,8 @@ def _scaled(
         _correct(edits, consumer, delta, inputs[consumer.job])
     change = probe.distance(repair.repairer.working(edits.applied()))
     lost = float(found.losses[gone].sum())
-    scores = found.losses * (change / lost if lost > 0 else 0.0)
+    factor = 1.0 if probe.blind else change / lost if lost > 0 else 0.0
+    scores = found.losses * factor
     # Never alike: the order is what the channels go in.
     scores[found.order] += np.finfo(np.float32).tiny * np.arange(group.size)
     return scores

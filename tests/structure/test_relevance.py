@@ -154,3 +154,16 @@ def test_what_nothing_sums_over_is_ordered_by_norms() -> None:
             alone += 1
             np.testing.assert_array_equal(np.argsort(mine), np.argsort(norm))
     assert alone == 2  # the dimensions of queries and keys, in each of two layers
+
+
+def test_outputs_that_are_no_numbers() -> None:
+    """Classes and maps say nothing of small changes: groups compare by what their readers lose."""
+    nodes = (
+        "h = Gemm(x, w)\na = Relu(h)\nb = Gemm(a, v)\n"
+        "y = ai.onnx.ml.ZipMap<classlabels_int64s=[0, 1, 2]>(b)"
+    )
+    weights = {"w": (6, 8), "v": (8, 3)}
+    case = Case(nodes, weights, [], (6,), domains={"ai.onnx.ml": 1})
+    found = scores(case, RANDOM.standard_normal((64, 6)).astype(np.float32))[8]
+    assert (found > 0).all()
+    assert found.std() > 0
