@@ -13,6 +13,9 @@ __all__ = ["Fit", "NormalSums", "SampleRows", "Sums"]
 
 #: Numbers that are laid out and multiplied at a time.
 PIECE = 2**22
+#: How much slower a decomposition is than a product of as many multiplications, and
+#: multiplications that could be done while one is prepared.
+SLOWER, EACH = 6, 2e6
 #: Multiplications up to which wide layers are solved exactly, and not in blocks.
 SAMPLE_WORK = 4e11
 
@@ -176,7 +179,8 @@ Sums = NormalSums | SampleRows
 def _rough(gram: np.ndarray, cross: np.ndarray, alive: np.ndarray, ridge: np.ndarray) -> np.ndarray:
     """`normal_deltas`, roughly where that is quicker."""
     sizes = alive.sum(axis=2).astype(float)
-    exact = (sizes**3 / 3 + 4 * sizes**2).sum(axis=1)
+    # Counted in multiplications of a large product: decompositions get fewer of them done.
+    exact = (SLOWER * sizes**3 / 3 + EACH).sum(axis=1)
     quicker = exact > 2 * ROUGH * alive.shape[1] * alive.shape[2] ** 2
     delta = np.zeros(alive.shape)
     for group in range(len(gram)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from .match import match_layers
 from .refit import RIDGE, refit_layers
 from .samples import Samples, take_samples
 from .targets import Targets
+from .unfold import ConvUnfolding
 from .working import carried_back, working_form
 from .writing import rewritten, with_bias_inputs
 
@@ -35,6 +37,8 @@ Method = Literal["refit", "match", "bn"]
 SAMPLES = 512
 #: Numbers in the Gram matrices of layers that share a run.
 GRAM_NUMBERS = 2**26
+#: Share of the samples that a rough refit of a model with convolutions sees.
+PART = 0.5
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,21 @@ class Repairer:
         Returns:
             The refitted model, and each layer's fit by name.
         """
-        return self.sweep(worked, self._refit_step(ridge, rough), progress=progress)
+        samples = self._fewer() if rough else self.samples
+        step = self._refit_step(ridge, rough)
+        return self.sweep(worked, step, samples=samples, progress=progress)
+
+    def _fewer(self) -> Samples:
+        """The first part of the samples, where convolutions give rows in plenty.
+
+        Their count stays, by which the positions are chosen that targets are kept of.
+        """
+        sites = [site for job in self.jobs.jobs for site in job.sites]
+        if not any(isinstance(site.unfolding, ConvUnfolding) for site in sites):
+            return self.samples
+        part = math.ceil(len(self.samples.batches) * PART)
+        batches, sizes = self.samples.batches[:part], self.samples.sizes[:part]
+        return replace(self.samples, batches=batches, sizes=sizes)
 
     def started(self, pruned: Model) -> Model:
         """A pruning in the form of `source`; its layers are stored as those of the model are."""
@@ -213,6 +231,7 @@ class Repairer:
         worked: Model,
         step: LayerStep,
         *,
+        samples: Samples | None = None,
         stage: str = "repair (layers)",
         progress: Progress | None = None,
     ) -> tuple[Model, dict[str, Fit]]:
@@ -221,6 +240,7 @@ class Repairer:
         Args:
             worked: A model of the same graph, in its working form.
             step: Changes the layers of one level.
+            samples: The first of the samples; None: all of them.
             stage: What progress calls the work.
             progress: Told of the layers done.
 
@@ -229,7 +249,7 @@ class Repairer:
         """
         fits: dict[str, Fit] = {}
         done, total = 0, len(self.jobs.jobs)
-        samples, moving = self.samples, self._can_advance(worked)
+        samples, moving = samples or self.samples, self._can_advance(worked)
         for jobs in self.jobs.runs(GRAM_NUMBERS):
             if moving:
                 samples = advanced(worked, samples, self.jobs.levels, jobs[0].level)

@@ -15,7 +15,7 @@ from ..errors import DataError
 __all__ = ["Samples", "check_values", "take_samples"]
 
 #: Most samples of one run, and most numbers that they may hold together.
-BATCH, NUMBERS = 64, 2**20
+BATCH, NUMBERS = 256, 2**19
 #: Seed of the order in which samples are taken: files are often sorted by class.
 SEED = 0
 #: Fewer samples than this hardly tell how a layer is used.
