@@ -174,8 +174,8 @@ def prune(
     if goal is not None:
         checkpoint = getattr(finetune, "checkpoint", None)
         hard = sparsity if quality is None else quality
-        goal.check_use(val=val, hard=hard, checkpoint=checkpoint, pattern=pattern)
-        sparsity = 0.0
+        goal.check_use(val=val, hard=hard, checkpoint=checkpoint)
+        sparsity = goal.start(pattern)
     config = PruneConfig(
         quality=quality,
         sparsity=sparsity,

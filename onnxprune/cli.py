@@ -115,10 +115,8 @@ def prune_command(
     goal, finetune = searching.goal(), training.finetune(val)
     if goal is not None:
         hard = selection.sparsity if selection.quality is None else selection.quality
-        goal.check_use(
-            val=val, hard=hard, checkpoint=training.checkpoint, pattern=selection.pattern
-        )
-        selection = replace(selection, sparsity=0.0)
+        goal.check_use(val=val, hard=hard, checkpoint=training.checkpoint)
+        selection = replace(selection, sparsity=goal.start(selection.pattern))
     config = selection.config(storage, check=check)
     request = MetricRequest(metric, metric_better)
     check_use(request, val)

@@ -143,7 +143,8 @@ class Means:
             metric: What is measured.
             val: The validation data, on which the meter has measured the unpruned model.
         """
-        from .search.within import Task, most_within
+        from .search.task import Task
+        from .search.within import most_within
 
         assert self.meter is not None  # it has measured the unpruned model
         quiet = replace(self, progress=None)
@@ -167,7 +168,7 @@ class Means:
             best = found.best
             repair = best.outcome.repair
             if repair is not None and best.config.quality == 0:
-                repair = replace(repair, choice=f"magnitude under {best.facts.setting} x deviation")
+                repair = replace(repair, choice=f"{best.way.name}: {best.facts.setting}")
             outcome = replace(
                 best.outcome,
                 metric=best.measured.value,
@@ -175,7 +176,7 @@ class Means:
                 warnings=(*best.outcome.warnings, *found.warnings),
             )
             return Searched(best.config, outcome, found.facts, held)
-        config = replace(base, quality=0.0, sparsity=None, scope="global", layers=())
+        config = replace(_whole(base), layers=())
         once = prune_once(self.source, self.scan, config)
         outcome = Outcome(
             once.model,
@@ -195,5 +196,10 @@ class Means:
             return None
         from .search.refitted import Refitted
 
-        plans = planned(self.source, self.scan, replace(base, sparsity=None, quality=0.0))
+        plans = planned(self.source, self.scan, _whole(base))
         return Refitted(self.prune.repairer(self.source, plans))
+
+
+def _whole(config: PruneConfig) -> PruneConfig:
+    """The configuration in which nothing goes but what layers of their own quality lose."""
+    return replace(config, quality=0.0, sparsity=None, scope="global", criterion=None, pattern=None)

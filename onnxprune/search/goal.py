@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 from ..options import documented, number, option, whole
+from ..pattern import GroupPattern, parse_pattern
 
 __all__ = ["TRIALS", "DropGoal", "drop_goal"]
 
@@ -40,16 +41,13 @@ class DropGoal:
         settle(self, "max_drop", number(self.max_drop, "max-drop", wanted, fits))
         settle(self, "trials", whole(self.trials, "trials", 3))
 
-    def check_use(
-        self, *, val: object, hard: object, checkpoint: object, pattern: str | None = None
-    ) -> None:
+    def check_use(self, *, val: object, hard: object, checkpoint: object) -> None:
         """Refuse what a search cannot do without, or what it decides by itself.
 
         Args:
             val: Validation data; None where there is none.
             hard: A quality or sparsity that was given; None where none was.
             checkpoint: The folder of a training's checkpoint; None where there is none.
-            pattern: The pattern that weights go by; None where there is none.
 
         Raises:
             UsageError: With what to change.
@@ -60,16 +58,16 @@ class DropGoal:
             raise UsageError(
                 "max-drop finds out how hard to prune: leave out quality and sparsity, or max-drop"
             )
-        if pattern is not None and ":" in pattern:
-            raise UsageError(
-                f"the pattern {pattern} says how hard to prune, which max-drop finds out: leave out"
-                " pattern, or max-drop"
-            )
         if checkpoint is not None:
             raise UsageError(
                 "max-drop retrains several prunings, and a checkpoint holds one: leave out"
                 " checkpoint, or max-drop"
             )
+
+    def start(self, pattern: str | None) -> float | None:
+        """The sparsity that a configuration begins a search with; a pattern N:M needs none."""
+        groups = pattern is not None and isinstance(parse_pattern(pattern), GroupPattern)
+        return None if groups else 0.0
 
 
 def drop_goal(max_drop: float | None, trials: int | None) -> DropGoal | None:

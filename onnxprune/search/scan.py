@@ -22,7 +22,7 @@ from .parallel import chosen_jobs, run_tasks
 from .reach import Reach, reaches
 from .trial import Trial, measure
 
-__all__ = ["Prune", "ScannedLayer", "Tried", "scan_layers"]
+__all__ = ["Prune", "ScannedLayer", "Tried", "plans_of", "prune_alone", "scan_layers"]
 
 #: Tasks that are prepared for each that runs at once, and bytes that they may hold together.
 AHEAD, HELD_BYTES = 4, 2**30
@@ -58,44 +58,41 @@ class ScannedLayer:
     unreached: bool = False
 
 
-def _alone(model: Model, plan: LayerPlan) -> Model:
+def prune_alone(model: Model, plan: LayerPlan) -> Model:
     """The model with one layer pruned."""
     return apply_plan(model, [plan])
 
 
 def scan_layers(
-    source: Model,
-    scan: LayerScan,
-    config: ScanConfig,
+    by_setting: Sequence[Sequence[LayerPlan]],
     dense: Dense,
     *,
-    prune: Prune = _alone,
+    jobs: int | None = None,
+    prune: Prune = prune_alone,
     progress: Progress | None = None,
 ) -> tuple[ScannedLayer, ...]:
-    """Measure every layer's prunings, in the order of the scan.
+    """Measure every layer's prunings, in the order of the plans.
 
     The part of the model before a layer runs once for all prunings of it. Opening a session takes
     a few milliseconds, so each pruning gets one of its own, in which the runtime may do with its
     weights whatever makes them quick.
 
     Args:
-        source: The unpruned model.
-        scan: Its layers.
-        config: What is tried.
+        by_setting: What happens to each layer, for each degree of pruning.
         dense: The unpruned model on the samples.
+        jobs: How many prunings are measured at once; see `chosen_jobs`.
         prune: How one layer is pruned.
         progress: Told of the prunings that are done.
 
     Raises:
-        ModelError: A layer holds NaN or infinity, or the model is over 2 GB.
-        UsageError: A glob matches no layer.
+        ModelError: The model is over 2 GB.
         DataError: The outputs of a pruned model do not fit the metric.
         CannotRun: onnxruntime fails.
     """
-    by_layer = list(zip(*_plans(source, scan, config), strict=True))
+    by_layer = list(zip(*by_setting, strict=True))
     pruned = {plans[0].layer.address: plans for plans in by_layer if plans[0].reason is None}
     reach = {each.address: each for each in reaches(dense.model.proto, list(pruned), dense.names)}
-    run = _Run(dense, chosen_jobs(config.jobs), prune, progress)
+    run = _Run(dense, chosen_jobs(jobs), prune, progress)
     run.total = sum(
         plan.changes for address, plans in pruned.items() if reach[address].wanted for plan in plans
     )
@@ -174,8 +171,13 @@ def _scanned(
     return ScannedLayer(plans[0], tried, unreached=not reach[address].wanted)
 
 
-def _plans(source: Model, scan: LayerScan, config: ScanConfig) -> list[tuple[LayerPlan, ...]]:
-    """Plans of all layers, for each setting."""
+def plans_of(source: Model, scan: LayerScan, config: ScanConfig) -> list[tuple[LayerPlan, ...]]:
+    """Plans of all layers, for each setting.
+
+    Raises:
+        ModelError: A layer holds NaN or infinity.
+        UsageError: A glob matches no layer.
+    """
     settings: list[tuple[float | None, float | None]] = [(q, None) for q in config.qualities]
     settings += [(None, share) for share in config.sparsities]
     return [

@@ -144,6 +144,8 @@ class Searcher:
 
 def setting_of(config: PruneConfig) -> str:
     """What was asked for, in a phrase."""
+    if config.groups is not None:
+        return f"{config.groups}"
     if config.sparsity is not None:
         return f"sparsity {config.sparsity:.4g}"
     qualities = [quality for _, quality in config.layers if quality is not None]

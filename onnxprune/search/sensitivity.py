@@ -28,7 +28,7 @@ from .config import ScanConfig
 from .dense import Dense, measured_dense
 from .parallel import chosen_jobs
 from .refitted import Refitted
-from .scan import Progress, ScannedLayer, scan_layers
+from .scan import Progress, ScannedLayer, plans_of, prune_alone, scan_layers
 
 __all__ = ["scan_file", "sensitivity"]
 
@@ -134,8 +134,9 @@ def _scanned(
     try:
         dense = measured_dense(source, val, config.samples, request)
         refit = None if calibrate is None else _refit(source, scan, config, calibrate)
-        prune = {} if refit is None else {"prune": refit.prune}
-        layers = scan_layers(source, scan, config, dense, progress=progress, **prune)
+        prune = prune_alone if refit is None else refit.prune
+        plans = plans_of(source, scan, config)
+        layers = scan_layers(plans, dense, jobs=config.jobs, prune=prune, progress=progress)
     except CannotRun as error:
         raise ModelError(f"sensitivity runs the model, and {error}") from error
     return SensitivityReport(

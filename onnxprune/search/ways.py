@@ -12,6 +12,9 @@ import numpy as np
 from ..config import PruneConfig
 from ..graph.layer import LayerScan
 from ..model.tensors import TensorAddress
+from ..pattern import BlockPattern
+from ..pruning.patterned import Patterned
+from ..pruning.patterns import block_scores
 from ..pruning.plan import LayerPlan
 from ..pruning.selection import select
 from ..pruning.threshold import sparsity_thresholds
@@ -20,6 +23,7 @@ from .scan import ScannedLayer
 __all__ = [
     "Allocation",
     "Curve",
+    "FixedWay",
     "SensitivityWay",
     "ThresholdWay",
     "Way",
@@ -54,6 +58,23 @@ class ThresholdWay:
     def config(self, kept: float) -> PruneConfig | None:
         """How to leave this share of the weights alive."""
         return replace(self.base, quality=None, sparsity=max(1.0 - kept, 0.0))
+
+
+@dataclass(frozen=True)
+class FixedWay:
+    """One configuration, whatever is asked for.
+
+    Attributes:
+        only: The configuration.
+        name: What reports call it.
+    """
+
+    only: PruneConfig
+    name: str
+
+    def config(self, kept: float) -> PruneConfig | None:
+        """The configuration."""
+        return self.only
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +210,7 @@ def with_shares(
     qualities: dict[TensorAddress, float] = {}
     for plan in plans:
         address = plan.layer.address
-        (threshold,) = sparsity_thresholds([plan.weights], min(shares[address], 1.0))
+        threshold = _threshold(plan, min(shares[address], 1.0), base.blocks)
         qualities[address] = threshold / plan.statistics.std if threshold > 0 else 0.0
     # Quality x deviation must not fall below the threshold by a rounding.
     own = tuple(
@@ -207,3 +228,16 @@ def with_shares(
         if searched and choice.off is None and (choice.quality or None) != (wanted or None):
             return None
     return config
+
+
+def _threshold(plan: LayerPlan, share: float, blocks: BlockPattern | None) -> float:
+    """The magnitude, or root mean square of blocks, below which a share of a layer lies."""
+    if blocks is None:
+        return sparsity_thresholds([plan.weights], share)[0]
+    one = Patterned(plan.layer, plan.weights)
+    scores, sizes = (each.reshape(-1) for each in block_scores(one.magnitudes(), one.axes, blocks))
+    order = np.argsort(scores, kind="stable")
+    gone = np.searchsorted(np.cumsum(sizes[order]), share * plan.statistics.size, side="right")
+    if gone == len(order):
+        return float(np.nextafter(scores.max(), np.float32(np.inf)))
+    return float(scores[order[gone]])

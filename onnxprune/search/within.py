@@ -12,6 +12,8 @@ The search on the whole model:
 4. With training: prunings with half of the weights, a quarter and so on are retrained until one is
    beyond the bound, then the bracket between the last two is narrowed.
 
+With a pattern N:M, which says how hard to prune, it is found out which layers get it: see `groups`.
+
 Every step is measured on all validation data, and what is returned is a pruning that was.
 """
 
@@ -19,30 +21,20 @@ from __future__ import annotations
 
 import glob
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..config import PruneConfig
 from ..data.checks import quoted
-from ..data.source import Given
-from ..errors import DataError
-from ..evaluation import Meter
-from ..graph.layer import LayerScan
-from ..metrics.request import MetricRequest
-from ..model.model import Model
-from ..pruning.selection import select
+from ..pruning.once import planned
 from ..report.format import plural
 from ..report.search import Search
 from .bound import Bound, bound_of
-from .config import ScanConfig
-from .dense import measured_dense
-from .goal import DropGoal
-from .reach import reaches
-from .scan import Prune, scan_layers
+from .groups import GroupSearch
 from .searcher import LEAST, Attempt, Searcher, Trial
+from .task import Task, tried_alone, unmeasured
 from .ways import Allocation, SensitivityWay, ThresholdWay, Way, curves_of
 
-__all__ = ["Task", "Within", "most_within"]
+__all__ = ["Within", "most_within"]
 
 #: Shares of zeros that layers are tried at alone.
 SPARSITIES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -56,11 +48,7 @@ RETRAINED, HALF = 1 / 3, 0.5
 LAST_RETRAININGS = 2
 #: What layers cost: powers of the squared distance of the outputs, by what reports call the way.
 COSTS = {"sensitivity, squared": 1.0, "sensitivity": 0.5}
-#: The distance of outputs from those of the unpruned model.
-OUTPUTS = MetricRequest("mse")
 PLAIN_NAME, LAYER_NAME = "over all layers", "in every layer"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,37 +66,6 @@ class Within:
     bound: Bound
     facts: Search
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What is searched, and by which means.
-
-    Attributes:
-        source: The unpruned model.
-        scan: Its layers.
-        base: How to prune, but for how hard.
-        goal: How much may be lost.
-        meter: Measures models; it has measured the unpruned one.
-        val: The validation data.
-        request: The metric.
-        prune: Prunes, and perhaps repairs.
-        retrain: Prunes and retrains; None without training data.
-        alone: Prunes one layer alone, as it would be repaired.
-        progress: Told how far the search is.
-    """
-
-    source: Model
-    scan: LayerScan
-    base: PruneConfig
-    goal: DropGoal
-    meter: Meter
-    val: Given
-    request: MetricRequest
-    prune: Attempt
-    retrain: Attempt | None = None
-    alone: Prune | None = None
-    progress: Progress | None = None
 
 
 def most_within(task: Task) -> Within:
@@ -153,26 +110,19 @@ class _Search:
         self.task = task
         self.searcher = Searcher(task.meter, bound, task.goal.trials, task.progress)
         self.scanned = 0
+        self.groups: GroupSearch | None = None
         self.notes: list[str] = []
         self.warnings: list[str] = []
-        unmeasured = _unmeasured(task)
-        if unmeasured:
-            names = quoted(unmeasured)
+        free = unmeasured(task)
+        if free:
             self.warnings.append(
-                f"not pruned, since nothing that is measured depends on it: {names}"
+                f"not pruned, since nothing that is measured depends on it: {quoted(free)}"
             )
-        exclude = (*task.base.exclude, *map(glob.escape, unmeasured))
+        exclude = (*task.base.exclude, *map(glob.escape, free))
         self.base = replace(task.base, exclude=exclude)
-        choices = select(
-            task.scan.layers,
-            overrides=self.base.layers,
-            exclude=exclude,
-            unprunable=task.scan.unprunable,
-        )
+        plans = planned(task.source, task.scan, replace(self.base, criterion=None))
         self.pool = {
-            layer.address
-            for layer, choice in zip(task.scan.layers, choices, strict=True)
-            if choice.off is None and choice.quality is None
+            plan.layer.address for plan in plans if plan.reason is None and plan.quality is None
         }
         plain = LAYER_NAME if self.base.scope == "layer" else PLAIN_NAME
         self.plain = ThresholdWay(self.base, plain)
@@ -182,6 +132,11 @@ class _Search:
         task, searcher = self.task, self.searcher
         if task.retrain is not None:
             searcher.most -= self._retrainings
+        if self.base.groups is not None:
+            self.groups = GroupSearch(task, self.base, searcher)
+            self.scanned = self.groups.alone.samples
+            self.groups.prune()
+            return
         # The other ways and the last bracket need trials too.
         most = max(searcher.left // 2, 2)
         brackets = {self.plain.name: self._narrow(self.plain, 1.0, LEAST, most)}
@@ -201,6 +156,9 @@ class _Search:
         """Retrain prunings of fewer and fewer weights, then narrow down where that fails."""
         searcher = self.searcher
         searcher.most = len(searcher.rows) + self._retrainings
+        if self.groups is not None:
+            self.groups.retrain(attempt)
+            return
         best = searcher.best
         way, good = (self.plain, 1.0) if best is None else (best.way, self._share(best))
         bad = LEAST
@@ -249,34 +207,20 @@ class _Search:
 
     def _sensitivity_ways(self) -> Iterator[Way]:
         """Ways that follow from what layers cost alone; a note where there are none."""
-        task, source = self.task, self.task.meter.source
-        assert source is not None  # the unpruned model was measured
-        others = [layer.name for layer in task.scan.layers if layer.address not in self.pool]
-        config = ScanConfig(
-            sparsities=SPARSITIES,
-            exclude=tuple(map(glob.escape, others)),
-            allow_nonfinite=self.base.allow_nonfinite,
-        )
-        try:
-            dense = measured_dense(task.source, source, config.samples, OUTPUTS, unlabelled=True)
-        except DataError:  # the outputs are no floats
-            dense = measured_dense(task.source, source, config.samples, task.request)
-        how = {} if task.alone is None else {"prune": task.alone}
-        layers = scan_layers(task.source, task.scan, config, dense, progress=task.progress, **how)
-        self.scanned = dense.taken.count
-        drops = [[max(dense.measured.drop(t.measured), 0.0) for t in one.tried] for one in layers]
+        if self.base.needs_samples:
+            self.notes.append(
+                f"layers were not tried alone: criterion {self.base.criterion} has one target for"
+                " all of them"
+            )
+            return
+        settings = [
+            replace(self.base, sparsity=share, scope="layer", criterion=None)
+            for share in SPARSITIES
+        ]
+        alone = tried_alone(self.task, settings)
+        self.scanned = alone.samples
         for name, power in COSTS.items():
-            costs = [[drop**power for drop in own] for own in drops]
-            curves = curves_of(layers, costs)
+            costs = [[cost**power for cost in own] for own in alone.costs]
+            curves = curves_of(alone.layers, costs)
             size = sum(curve.plan.statistics.size for curve in curves)
-            yield SensitivityWay(self.base, task.scan, Allocation(curves), size, name)
-
-
-def _unmeasured(task: Task) -> list[str]:
-    """Names of layers that change nothing that is measured: nothing would bound their pruning."""
-    outputs = [info.name for info in task.source.proto.graph.output]
-    wanted = outputs if task.request.kind == "function" else outputs[:1]
-    addresses = [layer.address for layer in task.scan.layers]
-    reach = reaches(task.source.proto, addresses, wanted)
-    free = {each.address for each in reach if not each.wanted}
-    return [layer.name for layer in task.scan.layers if layer.address in free]
+            yield SensitivityWay(self.base, self.task.scan, Allocation(curves), size, name)

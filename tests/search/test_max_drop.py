@@ -174,6 +174,83 @@ def test_every_layer_alike() -> None:
     assert accuracy(MODEL) - accuracy(result.to_proto()) <= 0.05
 
 
+@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
+def test_criteria_have_one_target(criterion: Any) -> None:
+    result = onnxprune.prune(
+        MODEL, max_drop=5, val=(X, LABELS), criterion=criterion, calibrate=X, trials=12
+    )
+    search = search_of(result)
+    assert {row.way for row in search.trials} == {"over all layers"}
+    assert search.scanned == 0
+    assert f"criterion {criterion} has one target" in search.notes[0]
+    assert accuracy(MODEL) - accuracy(result.to_proto()) <= 0.05 + 1e-12
+    hopeless = onnxprune.prune(
+        MODEL, max_drop=0, val=X, metric="mse", criterion=criterion, calibrate=X, trials=3
+    )
+    assert search_of(hopeless).chosen is None
+    assert hopeless.report.kept == hopeless.report.weights
+
+
+def in_groups(weight: np.ndarray, keep: int, of: int) -> bool:
+    """Whether a Gemm weight [outputs, inputs] keeps so many of every group of inputs."""
+    groups = weight.reshape(len(weight), -1, of)
+    return bool((np.count_nonzero(groups, axis=2) <= keep).all())
+
+
+@pytest.mark.parametrize(("max_drop", "pattern"), [(100, "2:4"), (3, "2:4"), (12, "1:4")])
+def test_which_layers_take_a_pattern(max_drop: float, pattern: str) -> None:
+    result = onnxprune.prune(MODEL, max_drop=max_drop, val=(X, LABELS), pattern=pattern)
+    search = search_of(result)
+    keep = int(pattern[0])
+    taken = [
+        in_groups(numpy_helper.to_array(tensor), keep, 4)
+        for tensor in result.to_proto().graph.initializer
+        if tensor.name.endswith("weight")
+    ]
+    assert accuracy(MODEL) - accuracy(result.to_proto()) <= max_drop / 100 + 1e-12
+    assert all(row.setting == pattern for row in search.trials)
+    assert search.trials[0].way == "3 of 3 layers"
+    if max_drop == 100:
+        assert taken == [True] * 3
+        assert len(search.trials) == 1
+    elif search.chosen is None:
+        assert not any(taken)
+    else:
+        chosen = search.trials[search.chosen - 1]
+        assert chosen.way == f"{sum(taken)} of 3 layers"
+        assert chosen.kept == min(row.kept for row in search.trials if row.within)
+
+
+def test_a_pattern_that_retraining_makes_hold() -> None:
+    with np.load(MODELS / "digits_train.npz") as data:
+        train = {"image": data["image"], "labels": data["labels"]}
+    result = onnxprune.prune(
+        MODELS / "digits_mlp.onnx",
+        max_drop=1,
+        val=MODELS / "digits_test.npz",
+        pattern="1:4",
+        train=train,
+        finetune=FineTune(epochs=20, lr=2e-3),
+        trials=12,
+    )
+    search = search_of(result)
+    plain = [row for row in search.trials if row.within and not row.retrained]
+    retrained = [row for row in search.trials if row.within and row.retrained]
+    assert retrained[0].kept < min(row.kept for row in plain)
+    assert search.trials[(search.chosen or 0) - 1].retrained
+
+
+def test_blocks() -> None:
+    result = onnxprune.prune(MODEL, max_drop=10, val=(X, LABELS), pattern="4x1")
+    search = search_of(result)
+    assert search.chosen is not None
+    assert accuracy(MODEL) - accuracy(result.to_proto()) <= 0.1 + 1e-12
+    weight = numpy_helper.to_array(result.to_proto().graph.initializer[0])
+    whole = (weight.reshape(-1, 4, weight.shape[1]) != 0).any(axis=1)
+    assert (whole == (weight.reshape(-1, 4, weight.shape[1]) != 0).all(axis=1)).all()
+    assert not whole.all()
+
+
 def test_calibration_finds_more() -> None:
     plain = onnxprune.prune(MODEL, max_drop=2, val=(X, LABELS))
     repaired = onnxprune.prune(MODEL, max_drop=2, val=(X, LABELS), calibrate=X)

@@ -87,6 +87,19 @@ def test_qualities_leave_the_shares(shares: list[float]) -> None:
         assert plan.kept == pytest.approx((1 - wanted[plan.layer.address]) * size, abs=1)
 
 
+@pytest.mark.parametrize("pattern", ["4x1", "1x4", "2x3"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.77, 1.0])
+def test_qualities_leave_the_shares_in_blocks(pattern: str, share: float) -> None:
+    base = PruneConfig(sparsity=0.0, pattern=pattern)
+    wanted = {plan.layer.address: share for plan in PLANS}
+    config = with_shares(base, SCAN, PLANS, wanted)
+    assert config is not None
+    rows, columns = map(int, pattern.split("x"))
+    for plan in prune_once(MODEL, SCAN, config).plans:
+        size = plan.statistics.size
+        assert abs(plan.kept - (1 - share) * size) <= rows * columns
+
+
 def test_other_layers_and_own_qualities_stay() -> None:
     base = PruneConfig(sparsity=0.0, layers=(("fc1*", 0.5),), exclude=("fc2*",))
     first = PLANS[:1]
