@@ -3,23 +3,23 @@
 Model-local functions are inlined, and branches that are always taken; shape arithmetic with the
 same result in every run becomes constants, so that 1 / sqrt(head size) keeps its value when heads
 get smaller; channel shuffles become a Gather; vectors that several nodes share are given to each of
-them separately.
+them separately (`sharing`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, inliner, numpy_helper
 
 from ..graph.attributes import integers
 from ..model.tensors import subgraphs
 from .branches import take_branches
+from .sharing import unshare
 from .sizes import Sizes
-from .stored import constant_tensor, constant_tensors, replace_nodes
+from .stored import constant_tensor, replace_nodes
 
 __all__ = ["Names", "Prepared", "captured", "prepared", "settle_constants"]
 
@@ -70,7 +70,7 @@ def prepared(proto: ModelProto) -> Prepared:
     sizes = take_branches(model)
     _fold(model.graph, sizes)
     _shuffles_to_gathers(model.graph, sizes)
-    copies = _unshare(model.graph, sizes)
+    copies = unshare(model.graph, sizes)
     settle_constants(model)
     return Prepared(model, sizes, copies)
 
@@ -214,49 +214,3 @@ def _learn_constant(name: str, value: np.ndarray, sizes: Sizes) -> None:
     for run in (sizes.one, sizes.two):
         run.shapes[name] = value.shape
         run.values[name] = value
-
-
-def _unshare(graph: GraphProto, sizes: Sizes) -> dict[str, str]:
-    """Give every further reader of a vector a copy of its own.
-
-    Exporters store equal vectors once (zero biases, ones): that does not couple their readers.
-    """
-    tensors = {name: t for name, t in constant_tensors(graph) if _is_vector(t)}
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = {info.name: info for info in graph.input}
-    names, seen, copies = Names(graph), set[str](), dict[str, str]()
-    made = []
-    for node, position, name in list(_reads(graph)):
-        if name not in tensors:
-            continue
-        if name not in seen:
-            seen.add(name)
-            continue
-        copy = names.unused(f"{name}_copy")
-        copies[copy] = name
-        node.input[position] = copy
-        tensor = TensorProto()
-        tensor.CopyFrom(tensors[name])
-        tensor.name = copy
-        _learn_constant(copy, numpy_helper.to_array(tensor), sizes)
-        if name not in stored:
-            made.append(helper.make_node("Constant", [], [copy], value=tensor))
-            continue
-        graph.initializer.append(tensor)
-        if name in inputs:
-            graph.input.add().CopyFrom(inputs[name])
-            graph.input[-1].name = copy
-    if made:
-        replace_nodes(graph, [*made, *graph.node])
-    return copies
-
-
-def _reads(graph: GraphProto) -> Iterator[tuple[NodeProto, int, str]]:
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            yield node, position, name
-
-
-def _is_vector(tensor: TensorProto) -> bool:
-    sizes = [size for size in tensor.dims if size != 1]
-    return len(sizes) == 1 and tensor.data_type != TensorProto.STRING

@@ -20,7 +20,7 @@ Keys = npt.NDArray[np.uint64]
 #: The label of an index that is never removed.
 FIXED = 0
 
-_GROWING = ("_forward", "_left", "_right", "_causes", "_key", "_in_union", "_place")
+_GROWING = ("_forward", "_alias", "_left", "_right", "_causes", "_key", "_in_union", "_place")
 _SPARE_ROUNDS = 4  # of unions inside unions, before they are written flat
 
 
@@ -36,6 +36,7 @@ class Forest:
         self._count = 1
         self._changes = 0  # of atoms that are in unions
         self._forward: Labels = np.zeros(1024, np.int64)
+        self._alias: Labels = np.zeros(1024, np.int64)
         self._left: Labels = np.zeros(1024, np.int64)
         self._right: Labels = np.zeros(1024, np.int64)
         self._causes: Labels = np.zeros(1024, np.int64)
@@ -70,7 +71,8 @@ class Forest:
         if len(unions):
             self._settle(unions[self._distinct(unions)])
             found = self._roots(found)
-        return found
+        shared: Labels = self._alias[found]
+        return shared
 
     def content(self, label: int) -> frozenset[int]:
         """Atoms of a label's set, all of them free."""
@@ -111,7 +113,7 @@ class Forest:
                 setattr(self, name, np.concatenate([old, np.zeros(extra, old.dtype)]))
             self._known_at = np.concatenate([self._known_at, np.full(extra, -1, np.int64)])
         labels = np.arange(start, self._count, dtype=np.int64)
-        self._forward[labels] = labels
+        self._forward[labels] = self._alias[labels] = labels
         return labels
 
     def _roots(self, labels: Labels) -> Labels:
@@ -185,9 +187,12 @@ class Forest:
         self._share(left, keys)
 
     def _share(self, unions: Labels, keys: Keys) -> None:
-        """Let equal sets have one label, as long as no atom in a union is replaced."""
+        """Let equal sets have one label, as long as no atom in a union is replaced.
+
+        A second name and no replacement: of equal unions, one may be inside the other.
+        """
         pairs = zip(keys.tolist(), unions.tolist(), strict=True)
-        self._forward[unions] = [self._known.setdefault(*pair) for pair in pairs]
+        self._alias[unions] = [self._known.setdefault(*pair) for pair in pairs]
 
     def _joined(self, first: Labels, second: Labels) -> Labels:
         """Labels of first[i] + second[i], both of them resolved."""

@@ -14,6 +14,7 @@ from .analysis import Coupling, analyse
 from .folding import Names, settle_constants
 from .registry import Site
 from .revision import REVISIONS, Kept, Revision
+from .sharing import merge_copies
 from .stored import constant_tensor, replace_nodes
 
 __all__ = ["remove", "remove_coupled", "set_constant"]
@@ -65,7 +66,7 @@ class _Removal:
             nodes += self._revised(node, site)
         replace_nodes(self._model.graph, nodes)
         settle_constants(self._model)
-        _merge_copies(self._model, self._coupling.prepared.copies)
+        merge_copies(self._model, self._coupling.prepared.copies)
         self._update_infos()
         return self._model
 
@@ -150,35 +151,3 @@ def set_constant(node: NodeProto, tensor: TensorProto) -> None:
     name = "value_floats" if array.dtype.kind == "f" else "value_ints"
     del node.attribute[:]
     node.attribute.append(helper.make_attribute(name, array.tolist()))
-
-
-def _merge_copies(model: ModelProto, copies: dict[str, str]) -> None:
-    """Share tensors again that were given to several nodes and are still the same."""
-    graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    held = {node.output[0]: node for node in graph.node if constant_tensor(node) is not None}
-
-    def stored(name: str) -> tuple[tuple[int, ...], bytes] | None:
-        tensor = tensors.get(name)
-        if tensor is None and name in held:
-            tensor = constant_tensor(held[name])
-        if tensor is None:
-            return None
-        return tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes()
-
-    same = {copy: name for copy, name in copies.items() if stored(copy) == stored(name)}
-    used = set()
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            node.input[position] = same.get(name, name)
-            used.add(node.input[position])
-    _drop(model, {copy for copy in copies if copy not in used})
-
-
-def _drop(model: ModelProto, names: set[str]) -> None:
-    graph = model.graph
-    for entries in (graph.initializer, graph.input):
-        for position in reversed(range(len(entries))):
-            if entries[position].name in names:
-                del entries[position]
-    replace_nodes(graph, [node for node in graph.node if not names.issuperset(node.output)])

@@ -109,7 +109,7 @@ def test_against_pytorch() -> None:
 
     from tests.structure.test_exports import CASES, exported, samples
 
-    for name in ("resnext", "mobilenet", "densenet", "unet", "vit", "dcgan"):
+    for name in ("resnext", "mobilenet-v2", "densenet", "unet", "vit", "dcgan"):
         make, sample, _ = CASES[name]
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             make().eval()(torch.from_numpy(samples(sample, 1)["x"]))

@@ -151,3 +151,67 @@ class GPT(nn.Module):
         for layer in self.layers:
             x = layer(x, self.cos[:s], self.sin[:s], self.mask)
         return self.head(self.norm(x))
+
+
+class Windowed(nn.Module):
+    """Swin's attention: inside windows of 4 x 4, which may be shifted."""
+
+    def __init__(self, width=8, heads=2, shift=0):
+        super().__init__()
+        self.heads, self.shift = heads, shift
+        self.norm, self.qkv = nn.LayerNorm(width), nn.Linear(width, 3 * width)
+        self.bias = nn.Parameter(torch.randn(heads, 16, 16))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x):
+        n, h, w, c = x.shape
+        y = torch.roll(self.norm(x), (-self.shift, -self.shift), (1, 2))
+        y = y.view(n, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, c)
+        qkv = self.qkv(y).reshape(-1, 16, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        scores = q @ k.transpose(-2, -1) * (c // self.heads) ** -0.5 + self.bias
+        y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, 16, c)
+        y = self.out(y).view(n, h // 4, w // 4, 4, 4, c).permute(0, 1, 3, 2, 4, 5)
+        y = torch.roll(y.reshape(n, h, w, c), (self.shift, self.shift), (1, 2))
+        return x + y
+
+
+class Swin(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patch, self.layers = (
+            nn.Conv2d(3, 8, 2, 2),
+            nn.Sequential(Windowed(), Windowed(shift=2)),
+        )
+        self.merge_norm, self.merge = nn.LayerNorm(32), nn.Linear(32, 12, bias=False)
+        self.mlp = nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 20), nn.GELU(), nn.Linear(20, 12))
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.layers(self.patch(x).permute(0, 2, 3, 1))
+        x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)
+        x = self.merge(self.merge_norm(x))
+        x = x + self.mlp(x)
+        return self.head(x.mean((1, 2)))
+
+
+class GroupedSDPA(nn.Module):
+    """Grouped queries by PyTorch's own attention."""
+
+    def __init__(self, width=16, heads=6, groups=2, size=8):
+        super().__init__()
+        self.heads, self.groups, self.size = heads, groups, size
+        self.words, self.q = nn.Embedding(30, width), nn.Linear(width, heads * size)
+        self.k, self.v = (nn.Linear(width, groups * size) for _ in range(2))
+        self.out, self.head = nn.Linear(heads * size, width), nn.Linear(width, 30)
+
+    def forward(self, ids):
+        x = self.words(ids)
+        b, s, _ = x.shape
+        q = self.q(x).view(b, s, self.heads, self.size).transpose(1, 2)
+        k, v = (
+            layer(x).view(b, s, self.groups, self.size).transpose(1, 2).repeat_interleave(3, 1)
+            for layer in (self.k, self.v)
+        )
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.head(self.out(y.transpose(1, 2).reshape(b, s, -1)))
