@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto
 
 from .calibration import Calibration, RepairName
-from .config import Criterion, Format, PruneConfig, Scope
+from .config import Criterion, Format, PruneConfig, Scope, unasked_quality, weights_scope
 from .data.source import Given
 from .errors import OutputError, UsageError
 from .finetune import FineTune
@@ -22,16 +22,17 @@ from .model.save import to_proto
 from .model.sources import read, to_graphsurgeon, to_ir, to_program
 from .model.staging import check_target
 from .pipeline import (
+    AUTOMATIC_STRUCTURE,
     Progress,
     Pruned,
     inspect_model,
     prune_model,
-    report_unwritten,
-    write_pruned,
 )
 from .report.progress import TrainingProgress
 from .report.report import InspectReport, Report
 from .search.goal import DropGoal, drop_goal
+from .structure.config import Importance, StructureConfig
+from .writing import report_unwritten, write_pruned
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -80,8 +81,7 @@ class Result:
         """The pruned model as one message, dense or in a sparse form (`PruneConfig.format`)."""
         model = self._pruned.model
         if format != "dense":
-            addresses = [plan.layer.address for plan in self._pruned.plans]
-            model = store(model, addresses, format).model
+            model = store(model, self._pruned.addresses, format).model
         return to_proto(model)
 
     def to_graphsurgeon(self) -> Any:
@@ -111,6 +111,13 @@ def prune(
     format: Format = "sparse",
     check: bool = True,
     allow_nonfinite: bool = False,
+    channels: float | None = None,
+    macs: float | None = None,
+    speedup: float | None = None,
+    importance: Importance | None = None,
+    align: int | None = None,
+    shrink: bool | None = None,
+    latency: bool | None = None,
     val: Given | None = None,
     metric: GivenMetric | None = None,
     metric_better: Better | None = None,
@@ -129,9 +136,11 @@ def prune(
     Args:
         model: A path, ``onnx.ModelProto``, ``onnx_ir.Model``, ``torch.onnx.ONNXProgram`` or
             ``onnx_graphsurgeon.Graph``.
-        quality: Weights under quality x std of their layer go (default 1.0; Han et al. 2015).
+        quality: Weights under quality x std of their layer go (Han et al. 2015). The default is
+            1.0, and 0 where channels are removed and no sparsity is given.
         sparsity: Instead of a quality: the share of zeros to reach, 0 to 1.
-        scope: Whether all layers together meet the sparsity (global), or each does (layer).
+        scope: Whether all layers together meet the sparsity, and lose channels (global), or each
+            does (layer).
         criterion: What the least weights are: ``magnitude``, ``wanda`` or ``sparsegpt``; the last
             two need `calibrate`. By default magnitude, or what calibration samples say.
         pattern: Zeros follow a pattern: ``N:M`` along the input axis, or blocks such as ``4x1``
@@ -142,6 +151,17 @@ def prune(
         format: How `Result.save` stores weights: ``sparse``, ``constant``, ``gaps``, ``dense``.
         check: Whether `Result.save` reads back, checks and runs what it wrote.
         allow_nonfinite: Leave layers with NaN or infinity alone instead of refusing the model.
+        channels: Remove this share of the channels, neurons and attention heads from the graph
+            itself, before weights are pruned; see `onnxprune.structure.config.ChannelConfig`.
+        macs: Instead: remove channels until this share of the operations is left.
+        speedup: Instead: remove channels until onnxruntime is this many times faster here.
+        importance: Which channels stay: ``l2``, or ``activation`` (with calibration samples).
+        align: Keep a multiple of this many channels (default 8, and 16 of convolutions with dead
+            ones).
+        shrink: Remove neurons and channels that are dead, with the same outputs; by default after
+            weights were pruned, in models of up to 512 MB.
+        latency: Time runs before and after, when the report is made; by default where channels
+            went.
         val: Samples to measure accuracy on, before and after: an .npz or a folder of .npy files
             (arrays named after the model's inputs, and ``labels``), ``"module:function"``, a
             mapping or tuple of arrays, an iterable of batches such as a torch DataLoader, or a
@@ -176,10 +196,21 @@ def prune(
         hard = sparsity if quality is None else quality
         goal.check_use(val=val, hard=hard, checkpoint=checkpoint)
         sparsity = goal.start(pattern)
-    config = PruneConfig(
-        quality=quality,
-        sparsity=sparsity,
+    structure = StructureConfig.of(
+        channels=channels,
+        macs=macs,
+        speedup=speedup,
+        align=align,
+        importance=importance,
         scope=scope,
+        shrink=shrink,
+        latency=latency,
+    )
+    removes = structure.channels is not None
+    config = PruneConfig(
+        quality=unasked_quality(removes, quality, sparsity, pattern),
+        sparsity=sparsity,
+        scope=weights_scope(removes, scope, sparsity),
         criterion=criterion,
         pattern=pattern,
         layers=tuple((layers or {}).items()),
@@ -196,6 +227,7 @@ def prune(
     pruned = prune_model(
         read(model),
         config,
+        structure=structure,
         val=val,
         metric=request,
         calibrate=calibrate,
@@ -210,16 +242,21 @@ def prune(
 
 
 def inspect(
-    model: object, *, embeddings: bool = False, progress: Progress | None = None
+    model: object,
+    *,
+    embeddings: bool = False,
+    groups: bool = False,
+    progress: Progress | None = None,
 ) -> InspectReport:
     """What is prunable in a model and what is not, and what a few qualities would remove.
 
     Args:
         model: As for `prune`.
         embeddings: Count embedding tables as layers.
+        groups: Tell which channels go together, and what keeps the others (`report.coupled`).
         progress: Called with what is being done, steps done and steps in all.
     """
-    return inspect_model(read(model), embeddings=embeddings, progress=progress)
+    return inspect_model(read(model), embeddings=embeddings, groups=groups, progress=progress)
 
 
 def _calibration(calibrate: object, **settings: Any) -> Calibration | None:
@@ -248,6 +285,7 @@ def prune_file(
     *,
     overwrite: bool = False,
     dry_run: bool = False,
+    structure: StructureConfig = AUTOMATIC_STRUCTURE,
     val: Given | None = None,
     metric: MetricRequest = AUTOMATIC,
     calibrate: Given | None = None,
@@ -267,6 +305,7 @@ def prune_file(
         config: What to prune and how to store it.
         overwrite: Replace an existing output.
         dry_run: Write nothing; the report says what would be written.
+        structure: What to remove from the graph itself.
         val: Samples to measure accuracy on, as for `prune`.
         metric: What is measured on them.
         calibrate: Samples to repair by, as for `prune`.
@@ -288,6 +327,7 @@ def prune_file(
     pruned = prune_model(
         model,
         config,
+        structure=structure,
         val=val,
         metric=metric,
         calibrate=calibrate,
@@ -307,6 +347,7 @@ def inspect_file(
     source: Path,
     *,
     embeddings: bool = False,
+    groups: bool = False,
     progress: Progress | None = None,
     report: Path | None = None,
 ) -> InspectReport:
@@ -314,7 +355,7 @@ def inspect_file(
     model = read(source)
     if report is not None:
         check_report(report, model.origin.files, None)
-    return inspect_model(model, embeddings=embeddings, progress=progress)
+    return inspect_model(model, embeddings=embeddings, groups=groups, progress=progress)
 
 
 def check_report(report: Path, inputs: Sequence[Path], target: Path | None) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +30,7 @@ from .flags import (
     CalibrationFlags,
     SearchFlags,
     SelectionFlags,
+    StructureFlags,
     TrainingFlags,
     flag,
 )
@@ -40,6 +41,7 @@ from .report.helppage import print_panel
 from .report.progress import progress_line, training_progress
 from .report.report import InspectReport, Report, tool_version
 from .search.goal import DropGoal
+from .structure.config import StructureConfig
 
 __all__ = ["build_app", "main"]
 
@@ -57,6 +59,7 @@ Examples
   onnxprune model.onnx --val val.npz          accuracy before and after
   onnxprune model.onnx --sparsity 0.9 --calibrate inputs.npz
   onnxprune model.onnx --max-drop 0.5 --val val.npz    as much as holds that
+  onnxprune model.onnx --channels 0.5 --calibrate inputs.npz
   onnxprune model.onnx --train train.npz --val val.npz --epochs 10
   onnxprune model.onnx --train inputs/        retrain without labels
   onnxprune inspect model.onnx                what can be pruned, what not
@@ -69,16 +72,28 @@ Exit codes: 0 done, 1 failed, 2 wrong usage."""
 INSPECT_EXAMPLES = """\
 Examples
   onnxprune inspect model.onnx
+  onnxprune inspect model.onnx --groups       which channels go together
   onnxprune inspect model.onnx --json -       the facts as JSON"""
 
-EVERYTHING, NO_CALIBRATION, NO_TRAINING = SelectionFlags(), CalibrationFlags(), TrainingFlags()
-NO_SEARCH = SearchFlags()
+EVERYTHING, NO_STRUCTURE, NO_SEARCH = SelectionFlags(), StructureFlags(), SearchFlags()
+NO_CALIBRATION, NO_TRAINING = CalibrationFlags(), TrainingFlags()
 
 MODEL_HELP = "The ONNX model; its external data is found beside it."
 
 Model = Annotated[Path, Parameter(name="MODEL", help=MODEL_HELP)]
 Json = Annotated[Path | None, flag(OutputConfig, "json", "--json", OUTPUT, metavar="FILE")]
 Overwrite = Annotated[bool, flag(OutputConfig, "overwrite", "--overwrite", OUTPUT)]
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How to do what is asked for, besides which weights go."""
+
+    structure: StructureConfig
+    metric: MetricRequest
+    calibration: Calibration | None
+    finetune: FineTune | None
+    goal: DropGoal | None
 
 
 def prune_command(
@@ -108,6 +123,7 @@ def prune_command(
         bool, flag(PruneConfig, "check", "--check", CHECKING, negative="--no-check")
     ] = True,
     searching: Annotated[SearchFlags, Parameter(name="*")] = NO_SEARCH,
+    removing: Annotated[StructureFlags, Parameter(name="*")] = NO_STRUCTURE,
     repairing: Annotated[CalibrationFlags, Parameter(name="*")] = NO_CALIBRATION,
     training: Annotated[TrainingFlags, Parameter(name="*")] = NO_TRAINING,
 ) -> int:
@@ -117,14 +133,16 @@ def prune_command(
         hard = selection.sparsity if selection.quality is None else selection.quality
         goal.check_use(val=val, hard=hard, checkpoint=training.checkpoint)
         selection = replace(selection, sparsity=goal.start(selection.pattern))
-    config = selection.config(storage, check=check)
+    config = selection.config(storage, check=check, channels=removing.chooses)
     request = MetricRequest(metric, metric_better)
     check_use(request, val)
     config.check_calibration(repairing.calibrate)
     places = OutputConfig(
         output, overwrite, dry_run, json, quiet, val, repairing.calibrate, training.train
     )
-    return _prune(model, config, places, request, repairing.calibration(), finetune, goal)
+    structure = removing.structure(selection.scope)
+    how = Ways(structure, request, repairing.calibration(), finetune, goal)
+    return _prune(model, config, places, how)
 
 
 def inspect_command(
@@ -139,6 +157,14 @@ def inspect_command(
             negative="",
         ),
     ] = False,
+    groups: Annotated[
+        bool,
+        Parameter(
+            name="--groups",
+            help="List which channels go together, and what keeps the others, too.",
+            negative="",
+        ),
+    ] = False,
     json: Json = None,
     overwrite: Overwrite = False,
 ) -> int:
@@ -149,7 +175,11 @@ def inspect_command(
     check_places(places, (model,))
     with progress_line() as progress:
         report: InspectReport = api.inspect_file(
-            model, embeddings=embeddings, progress=progress, report=places.json_file
+            model,
+            embeddings=embeddings,
+            groups=groups,
+            progress=progress,
+            report=places.json_file,
         )
     deliver(report, places)
     return 0
@@ -159,10 +189,7 @@ def _prune(
     model: Path,
     config: PruneConfig,
     places: OutputConfig,
-    metric: MetricRequest,
-    calibration: Calibration | None,
-    finetune: FineTune | None,
-    goal: DropGoal | None,
+    how: Ways,
 ) -> int:
     from . import api
 
@@ -175,12 +202,13 @@ def _prune(
             overwrite=places.overwrite,
             dry_run=places.dry_run,
             val=places.val,
-            metric=metric,
+            structure=how.structure,
+            metric=how.metric,
             calibrate=places.calibrate,
-            calibration=calibration,
+            calibration=how.calibration,
             train=places.train,
-            finetune=finetune,
-            goal=goal,
+            finetune=how.finetune,
+            goal=how.goal,
             progress=progress.stage,
             training_progress=progress.training,
             report=places.json_file,

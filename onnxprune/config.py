@@ -21,6 +21,8 @@ __all__ = [
     "PruneConfig",
     "Scope",
     "parse_layer_override",
+    "unasked_quality",
+    "weights_scope",
 ]
 
 Format = Literal["sparse", "constant", "gaps", "dense"]
@@ -46,8 +48,8 @@ class PruneConfig:
     )
     scope: Scope = option(
         "global",
-        "What meets the sparsity: all layers together (global, the default), or every layer on its"
-        " own (layer).",
+        "What meets the sparsity, and what loses channels: all layers together (global, the"
+        " default), or every layer on its own (layer).",
     )
     criterion: Criterion | None = option(
         None,
@@ -223,6 +225,18 @@ class OutputConfig:
     def json_file(self) -> Path | None:
         """The file that the JSON goes to, None where there is none."""
         return None if self.prints_json else self.json
+
+
+def unasked_quality(
+    channels: bool, quality: float | None, sparsity: float | None, pattern: str | None
+) -> float | None:
+    """The quality where `channels` are removed and nothing is said of weights: none goes."""
+    return 0.0 if channels and (quality, sparsity, pattern) == (None, None, None) else quality
+
+
+def weights_scope(channels: bool, scope: Scope, sparsity: float | None) -> Scope:
+    """The scope of weights: where only `channels` are removed, the scope is theirs alone."""
+    return "global" if channels and sparsity is None else scope
 
 
 def parse_layer_override(text: str) -> tuple[str, float | None]:

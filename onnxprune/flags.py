@@ -11,7 +11,16 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter, Token
 
 from .calibration import Calibration, RepairName
-from .config import Criterion, Format, OutputConfig, PruneConfig, Scope, parse_layer_override
+from .config import (
+    Criterion,
+    Format,
+    OutputConfig,
+    PruneConfig,
+    Scope,
+    parse_layer_override,
+    unasked_quality,
+    weights_scope,
+)
 from .errors import UsageError
 from .finetune import (
     BatchNormMode,
@@ -25,15 +34,18 @@ from .finetune import (
 )
 from .options import flag_help
 from .search.goal import DropGoal, drop_goal
+from .structure.config import ChannelConfig, Importance, StructureConfig
 
 __all__ = [
     "CHECKING",
     "OTHER",
     "OUTPUT",
     "SELECTION",
+    "STRUCTURE",
     "CalibrationFlags",
     "SearchFlags",
     "SelectionFlags",
+    "StructureFlags",
     "TrainingFlags",
     "flag",
     "whole_flag",
@@ -41,11 +53,12 @@ __all__ = [
 ]
 
 SELECTION = Group("What to prune", sort_key=1)
-CALIBRATION = Group("How to repair", sort_key=2)
-TRAINING = Group("How to retrain", sort_key=3)
-OUTPUT = Group("What to write", sort_key=4)
-CHECKING = Group("What to check", sort_key=5)
-OTHER = Group("Other", sort_key=6)
+STRUCTURE = Group("What to remove from the graph", sort_key=2)
+CALIBRATION = Group("How to repair", sort_key=3)
+TRAINING = Group("How to retrain", sort_key=4)
+OUTPUT = Group("What to write", sort_key=5)
+CHECKING = Group("What to check", sort_key=6)
+OTHER = Group("Other", sort_key=7)
 
 #: cyclopts 4, the newest for Python 3.10, cannot name the values of flags in --help.
 HAS_METAVAR = "metavar" in signature(Parameter).parameters
@@ -109,12 +122,18 @@ class SelectionFlags:
     embeddings: Annotated[bool, _selection("embeddings", "--embeddings")] = False
     allow_nonfinite: Annotated[bool, _selection("allow_nonfinite", "--allow-nonfinite")] = False
 
-    def config(self, storage: Format, *, check: bool) -> PruneConfig:
-        """What to prune, and how to store and check it; raises UsageError."""
+    def config(self, storage: Format, *, check: bool, channels: bool) -> PruneConfig:
+        """What to prune, and how to store and check it; raises UsageError.
+
+        Args:
+            storage: Storage format.
+            check: Whether the written file is run.
+            channels: Whether channels are removed before.
+        """
         return PruneConfig(
-            quality=self.quality,
+            quality=unasked_quality(channels, self.quality, self.sparsity, self.pattern),
             sparsity=self.sparsity,
-            scope=self.scope,
+            scope=weights_scope(channels, self.scope, self.sparsity),
             criterion=self.criterion,
             pattern=self.pattern,
             layers=tuple(parse_layer_override(text) for text in self.layer or ()),
@@ -157,6 +176,42 @@ class CalibrationFlags:
                 )
             return None
         return Calibration(**given)
+
+
+def _structure(field: str, metavar: str = "", **more: Any) -> Parameter:
+    more = {"metavar": metavar, **more} if metavar else more
+    config = StructureConfig if field in ("align", "latency", "shrink") else ChannelConfig
+    return flag(config, field, _spelling(field), STRUCTURE, **more)
+
+
+@dataclass(frozen=True)
+class StructureFlags:
+    """The flags of what is removed from the graph itself; None is not given."""
+
+    channels: Annotated[float | None, _structure("channels", "S")] = None
+    macs: Annotated[float | None, _structure("macs", "S")] = None
+    speedup: Annotated[float | None, _structure("speedup", "X")] = None
+    importance: Annotated[Importance | None, _structure("importance", "NAME")] = None
+    align: Annotated[int | None, _structure("align", "N", converter=_whole)] = None
+    shrink: Annotated[bool | None, _structure("shrink", negative="--no-shrink")] = None
+    latency: Annotated[bool | None, _structure("latency", negative="--no-latency")] = None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether channels are chosen."""
+        return any(value is not None for value in (self.channels, self.macs, self.speedup))
+
+    def structure(self, scope: Scope) -> StructureConfig:
+        """What to remove.
+
+        Args:
+            scope: Which channels compete.
+
+        Raises:
+            UsageError: A flag has a value without sense, or no effect.
+        """
+        given = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return StructureConfig.of(**given, scope=scope)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from .calibration import Calibration
 from .config import PruneConfig
 from .data.source import Given, open_source
 from .data.specs import input_specs
+from .errors import UsageError
 from .evaluation import Meter
 from .finetune import FineTune
 from .graph.layer import LayerScan
@@ -21,6 +22,7 @@ from .report.search import Search
 from .search.bound import Held
 from .search.goal import DropGoal
 from .search.scan import Prune as PruneAlone
+from .stages import Start
 
 __all__ = ["Means", "Searched", "pruning"]
 
@@ -59,8 +61,7 @@ class Means:
     """All that pruning a model needs beside how hard to prune it.
 
     Attributes:
-        source: The unpruned model.
-        scan: Its layers.
+        start: What is pruned: the model as it came, or without the channels that were chosen.
         prune: Prunes, and perhaps repairs.
         calibration: What calibrates, for checkpoints; empty where nothing does.
         meter: Measures on validation data; None where there is none.
@@ -70,8 +71,7 @@ class Means:
         training_progress: Told how far the training is.
     """
 
-    source: Model
-    scan: LayerScan
+    start: Start
     prune: Prune
     calibration: str = ""
     meter: Meter | None = None
@@ -79,6 +79,16 @@ class Means:
     finetune: FineTune | None = None
     progress: Progress | None = None
     training_progress: TrainingProgress | None = None
+
+    @property
+    def source(self) -> Model:
+        """What weights are pruned in."""
+        return self.start.model
+
+    @property
+    def scan(self) -> LayerScan:
+        """Its layers."""
+        return self.start.scan
 
     def run(self, config: PruneConfig) -> Outcome:
         """Prune as a configuration says, retrain where there is training data, and measure."""
@@ -91,7 +101,9 @@ class Means:
 
     def pruned(self, config: PruneConfig) -> Outcome:
         """Prune, and measure nothing."""
-        once = self.prune(self.source, self.scan, config, progress=self.progress)
+        once = self.prune(
+            self.source, self.scan, config, before=self.start.before, progress=self.progress
+        )
         return Outcome(
             once.model,
             once.plans,
@@ -117,6 +129,8 @@ class Means:
             open_source(self.train, input_specs(self.source.proto)),
             prune=self.prune,
             calibration=self.calibration,
+            teacher=self.start.source,
+            before=self.start.before,
             meter=self.meter,
             progress=self.progress,
             training_progress=self.training_progress,
@@ -176,6 +190,11 @@ class Means:
                 warnings=(*best.outcome.warnings, *found.warnings),
             )
             return Searched(best.config, outcome, found.facts, held)
+        if self.start.source is not self.source:
+            raise UsageError(
+                "max-drop is passed without the channels that are to go already: remove fewer of"
+                " them, or repair (calibrate) or retrain (train) what is left"
+            )
         config = replace(_whole(base), layers=())
         once = prune_once(self.source, self.scan, config)
         outcome = Outcome(

@@ -38,6 +38,11 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
     @property
+    def changes(self) -> bool:
+        """Whether any weight went."""
+        return any(plan.changes for plan in self.plans)
+
+    @property
     def kept(self) -> int:
         """Weights of all layers that are not zero."""
         return sum(plan.kept for plan in self.plans)

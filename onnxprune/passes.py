@@ -25,9 +25,10 @@ class PrunePass(ir.passes.FunctionalPass):
         self.report: Report | None = None
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Prune; `modified` says whether any weight or dropout ratio changed."""
+        """Prune; `modified` says whether any weight, channel or dropout ratio changed."""
         result: Result = prune(model, **self._options)  # type: ignore[arg-type]
         self.report = result.report
         changed = any(row.kept != row.alive_before for row in self.report.layers)
+        changed |= self.report.structure is not None and self.report.structure.changed
         changed |= any(row.after != row.before for row in self.report.dropouts)
         return ir.passes.PassResult(result.model, changed)

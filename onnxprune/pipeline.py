@@ -1,62 +1,50 @@
-"""The whole chain: layers are found, a plan is made and applied, dropout ratios follow, accuracy is
-won back, the result is stored, checked and reported. Both doors, the command and the Python API, go
-through here."""
+"""The whole chain: channels that are chosen go, layers are found, a plan is made and applied,
+dropout ratios follow, accuracy is won back, and what is dead goes. Both doors, the command and the
+Python API, go through here; `writing` stores, checks and reports the result."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from . import verify
 from .calibration import Calibration
 from .config import PruneConfig
 from .data.source import Given
-from .data.specs import input_specs
-from .errors import ModelError
+from .errors import UsageError
 from .evaluation import Meter
 from .finetune import FineTune
 from .graph.dropout import DropoutSite, find_dropouts
 from .graph.layer import LayerScan
 from .graph.layers import find_layers
+from .grouping import coupled_channels
 from .means import Means, pruning
 from .metrics.request import AUTOMATIC, MetricRequest
-from .model.budget import store_within_limit
-from .model.carriers import Stored
-from .model.compressed import CompressedSize, compressed_size, file_blocks
-from .model.external_data import map_file
 from .model.model import Model
-from .model.output import stage_model, unwritten
-from .model.save import serialised
-from .model.staging import check_target, staging
+from .model.tensors import TensorAddress
 from .outcome import Outcome
 from .pruning.mask import kept_curve
-from .pruning.plan import LayerPlan, make_plan
+from .pruning.plan import make_plan
 from .pruning.threshold import quality_threshold
 from .report.progress import TrainingProgress
 from .report.repair import Repair
-from .report.report import Accuracy, CheckResult, InspectReport, Report
+from .report.report import Accuracy, CheckResult, InspectReport
 from .report.search import Search
+from .report.structure import Structure
 from .report.training import Training
-from .reporting import Writing, inspection, summary
+from .reporting import inspection
 from .search.bound import Held
 from .search.goal import DropGoal
+from .stages import LayerOutcome, ended_at, started_from
+from .structure.config import StructureConfig
 
-__all__ = [
-    "Progress",
-    "Pruned",
-    "input_gzip",
-    "inspect_model",
-    "nothing_prunable",
-    "prune_model",
-    "report_unwritten",
-    "write_pruned",
-]
+__all__ = ["AUTOMATIC_STRUCTURE", "Progress", "Pruned", "inspect_model", "prune_model"]
 
 #: Qualities that `inspect` counts.
 QUALITIES = (0.25, 0.5, 1.0, 1.5, 2.0)
+
+#: Only what pruning leaves dead goes from the graph itself.
+AUTOMATIC_STRUCTURE = StructureConfig()
 
 #: Called with what is being done, how many steps are done, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -64,27 +52,46 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned model in memory, dense, with everything that led to it."""
+    """A pruned model in memory, dense, with everything that led to it.
+
+    Attributes:
+        source: The model as it came.
+        model: The pruned one.
+        config: What was asked for of the weights.
+        structure: What was asked for of the graph.
+        scan: Layers, and what is no layer, where weights were pruned.
+        outcomes: What became of each layer.
+        shape: What became of the graph.
+    """
 
     source: Model
     model: Model
     config: PruneConfig
+    structure: StructureConfig
     scan: LayerScan
-    plans: tuple[LayerPlan, ...]
+    outcomes: tuple[LayerOutcome, ...]
     dropouts: tuple[tuple[DropoutSite, float], ...]
     accuracy: Accuracy | None
     seconds: float
     training: Training | None = None
     repair: Repair | None = None
+    shape: Structure | None = None
+    checks: tuple[CheckResult, ...] = ()
     warnings: tuple[str, ...] = ()
     search: Search | None = None
     held: Held | None = None
+
+    @property
+    def addresses(self) -> list[TensorAddress]:
+        """The layers' tensors in the pruned model."""
+        return [outcome.address for outcome in self.outcomes]
 
 
 def prune_model(
     source: Model,
     config: PruneConfig,
     *,
+    structure: StructureConfig = AUTOMATIC_STRUCTURE,
     val: Given | None = None,
     metric: MetricRequest = AUTOMATIC,
     calibrate: Given | None = None,
@@ -95,11 +102,15 @@ def prune_model(
     progress: Progress | None = None,
     training_progress: TrainingProgress | None = None,
 ) -> Pruned:
-    """Prune every layer that the configuration asks for; `source` stays as it is.
+    """Prune a model; `source` stays as it is.
+
+    Channels go first, then weights; what is left is repaired and retrained, and what is dead then
+    goes too.
 
     Args:
         source: The trained model.
-        config: What to prune and how.
+        config: Which weights to prune and how.
+        structure: What is removed from the graph itself.
         val: Samples on which the metric is measured, as `onnxprune.data.source.open_source` takes
             them. Without labels, agreement with the unpruned model is measured.
         metric: What is measured on them.
@@ -120,18 +131,15 @@ def prune_model(
     """
     started = time.perf_counter()
     config.check_calibration(calibrate)
+    _check_structure(structure, config, finetune)
     prune, described = pruning(source, calibrate, calibration)
     targets = finetune is not None and finetune.loss in ("mse", "l1")
     meter = None
     if val is not None:
         meter = Meter(val, reference=source, targets=targets, request=metric)
     before = meter(source) if meter is not None else None
-    scan = find_layers(source, embeddings=config.embeddings)
-    if not scan.layers and config.quality != 0:
-        raise nothing_prunable(scan)
-    means = Means(
-        source, scan, prune, described, meter, train, finetune, progress, training_progress
-    )
+    start = started_from(source, config, structure, prune, progress)
+    means = Means(start, prune, described, meter, train, finetune, progress, training_progress)
     found = None
     if goal is None:
         done = means.run(config)
@@ -139,21 +147,43 @@ def prune_model(
         assert val is not None  # both doors see to it
         found = means.search(config, goal, metric, val)
         config, done = found.config, found.outcome
+    end = ended_at(start, done, config, structure, progress)
     return Pruned(
         source,
-        done.model,
+        end.model,
         config,
-        scan,
-        done.plans,
+        structure,
+        start.scan,
+        end.outcomes,
         done.dropouts,
         _accuracy(meter, before, done),
         time.perf_counter() - started,
         done.training,
-        done.repair,
-        done.warnings,
+        done.repair if start.facts is None or done.changes else None,
+        end.facts,
+        end.checks,
+        (*start.warnings, *done.warnings, *end.warnings),
         None if found is None else found.facts,
         None if found is None else found.held,
     )
+
+
+def _check_structure(
+    structure: StructureConfig, config: PruneConfig, finetune: FineTune | None
+) -> None:
+    """Refuse what does not go together."""
+    channels = structure.channels
+    resumable = finetune is not None and finetune.checkpoint is not None
+    if channels is not None and channels.speedup is not None and resumable:
+        raise UsageError(
+            "a speedup is measured anew in every run, so that a checkpoint would not fit the model"
+            " when the training goes on: give channels or macs with checkpoint"
+        )
+    if structure.shrink and config.pattern is not None:
+        raise UsageError(
+            f"shrink moves weights together, out of the pattern {config.pattern}: leave out one of"
+            " the two"
+        )
 
 
 def _accuracy(meter: Meter | None, before: float | None, done: Outcome) -> Accuracy | None:
@@ -172,22 +202,21 @@ def _accuracy(meter: Meter | None, before: float | None, done: Outcome) -> Accur
     )
 
 
-def nothing_prunable(scan: LayerScan) -> ModelError:
-    """The error for a model without layers, with the reasons of the first few candidates."""
-    if not scan.unprunable:
-        return ModelError(
-            "nothing to prune: no Conv, Gemm, MatMul or recurrent node of the model has weights"
-        )
-    reasons = "; ".join(f"'{item.name}': {item.reason}" for item in scan.unprunable[:3])
-    more = len(scan.unprunable) - 3
-    rest = f"; and {more} more (see onnxprune inspect)" if more > 0 else ""
-    return ModelError(f"nothing to prune: {reasons}{rest}")
-
-
 def inspect_model(
-    model: Model, *, embeddings: bool = False, progress: Progress | None = None
+    model: Model,
+    *,
+    embeddings: bool = False,
+    groups: bool = False,
+    progress: Progress | None = None,
 ) -> InspectReport:
-    """What is prunable in a model, what it holds, and what a few qualities would leave."""
+    """What is prunable in a model, what it holds, and what a few qualities would leave.
+
+    Args:
+        model: The model.
+        embeddings: Count embedding tables as layers.
+        groups: Find out which channels go together, too.
+        progress: Told about the work.
+    """
     started = time.perf_counter()
     scan = find_layers(model, embeddings=embeddings)
     plans = make_plan(model, scan, quality=0.0, allow_nonfinite=True, progress=progress)
@@ -196,86 +225,7 @@ def inspect_model(
         for plan in plans
     ]
     dropouts = find_dropouts(model, scan.layers)
+    coupled = coupled_channels(model) if groups else None
     seconds = time.perf_counter() - started
-    return inspection(model, scan, plans, kept, dropouts, QUALITIES, seconds)
-
-
-def write_pruned(
-    pruned: Pruned, output: Path, *, overwrite: bool, progress: Progress | None = None
-) -> Report:
-    """Store a pruned model in the form that its configuration asks for, check it, report.
-
-    Raises:
-        OutputError: The target can't be written or must not be, or the written file fails a
-            check; the old file, if any, is then still there.
-    """
-    started = time.perf_counter()
-    inputs = pruned.source.origin.files
-    target = check_target(output, overwrite=overwrite, inputs=inputs)
-    stored, external = _stored(pruned)
-    with staging(target) as stage:
-        _tell(progress, "writing")
-        staged = stage_model(stored.model, stage, target, external=external, inputs=inputs)
-        checks = _checks(staged.path, staged.bytes, pruned, progress)
-        _tell(progress, "measuring")
-        gzip = _gzip_sizes(pruned.source, staged.files, staged.bytes)
-        staged.commit()
-    seconds = time.perf_counter() - started
-    return summary(pruned, Writing(stored, staged.bytes, *gzip, seconds, output, checks))
-
-
-def report_unwritten(pruned: Pruned, name: str = "model.onnx") -> Report:
-    """The report of a pruned model that is written nowhere.
-
-    Its bytes are what a file of this name, and its data file if it needs one, would take.
-    """
-    started = time.perf_counter()
-    stored, external = _stored(pruned)
-    size, blocks = unwritten(stored.model, name, external=external)
-    gzip = input_gzip(pruned.source), compressed_size(blocks, size)
-    seconds = time.perf_counter() - started
-    return summary(pruned, Writing(stored, size, *gzip, seconds))
-
-
-def _stored(pruned: Pruned) -> tuple[Stored, bool]:
-    """The model in its sparse forms, and whether it needs a data file."""
-    addresses = [plan.layer.address for plan in pruned.plans]
-    return store_within_limit(pruned.model, addresses, pruned.config.format)
-
-
-def _checks(
-    path: Path, size: int, pruned: Pruned, progress: Progress | None
-) -> tuple[CheckResult, ...]:
-    """The written file is read back and checked always, and run unless that was declined."""
-    _tell(progress, "checking")
-    weights = verify.check_weights(path, pruned.model)
-    form = verify.check_format(path, size, pruned.source)
-    held = pruned.held
-    bound = () if held is None else (held.check(path, input_specs(pruned.model.proto)),)
-    if not pruned.config.check:
-        return weights, form, CheckResult("onnxruntime", "skipped", "--no-check"), *bound
-    return weights, form, verify.check_runtime(path, size, pruned.model), *bound
-
-
-def _gzip_sizes(
-    source: Model, written: tuple[Path, ...], size: int
-) -> tuple[CompressedSize, CompressedSize]:
-    """Compressed bytes of the input and of the written files, side by side in two threads."""
-    with ThreadPoolExecutor(2) as pool:
-        before = pool.submit(input_gzip, source)
-        after = pool.submit(compressed_size, file_blocks(map(map_file, written)), size)
-        return before.result(), after.result()
-
-
-def input_gzip(source: Model) -> CompressedSize:
-    """Compressed bytes of a model's files, or of the file that it would be."""
-    if files := source.origin.files:
-        buffers = [map_file(file) for file in files]
-        return compressed_size(file_blocks(buffers), sum(map(len, buffers)))
-    joined = serialised(source.proto, source.payloads)
-    return compressed_size(joined.blocks(), joined.size)
-
-
-def _tell(progress: Progress | None, what: str) -> None:
-    if progress is not None:
-        progress(what, 0, 0)
+    report = inspection(model, scan, plans, kept, dropouts, QUALITIES, seconds)
+    return replace(report, coupled=coupled)

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from .graph.dropout import DropoutSite
 from .graph.layer import Layer, LayerScan, Unprunable
-from .model.carriers import Decision, Stored, readers
+from .model.carriers import Decision, Stored, readers, store
 from .model.compressed import CompressedSize
 from .model.dtypes import type_name
 from .model.model import Model, element_count
@@ -22,6 +22,7 @@ from .report.report import (
     DropoutRow,
     InspectReport,
     InspectRow,
+    Latency,
     LayerRow,
     ModelFacts,
     Report,
@@ -32,6 +33,7 @@ from .report.report import (
 
 if TYPE_CHECKING:
     from .pipeline import Pruned
+    from .stages import LayerOutcome
 
 __all__ = ["Writing", "inspection", "layer_operators", "model_name", "parameter_count", "summary"]
 
@@ -47,11 +49,13 @@ class Writing:
     seconds: float
     output: Path | None = None
     checks: tuple[CheckResult, ...] = ()
+    latency: Latency | None = None
+    notes: tuple[str, ...] = ()
 
 
 def summary(pruned: Pruned, writing: Writing) -> Report:
     """The report of a pruning run."""
-    config, decisions = pruned.config, writing.stored.decisions
+    config, shape = pruned.config, pruned.shape
     return Report(
         version=tool_version(),
         model=model_name(pruned.source),
@@ -64,7 +68,7 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         pattern=config.pattern,
         format=config.format,
         readers=readers(config.format),
-        layers=tuple(_layer_row(plan, decisions[plan.layer.address]) for plan in pruned.plans),
+        layers=_layer_rows(pruned, writing.stored),
         unprunable=tuple(map(_unprunable_row, pruned.scan.unprunable)),
         dropouts=tuple(_dropout_row(site, after) for site, after in pruned.dropouts),
         parameters=parameter_count(pruned.source),
@@ -80,13 +84,33 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
         training=pruned.training,
         repair=pruned.repair,
         search=pruned.search,
-        checks=writing.checks,
+        latency=writing.latency,
+        structure=shape,
+        parameters_output=parameter_count(pruned.model) if shape and shape.changed else None,
+        checks=(*pruned.checks, *writing.checks),
         warnings=_warnings(pruned),
-        notes=(*writing.stored.notes, *_pattern_notes(pruned, writing)),
+        notes=(*writing.stored.notes, *_pattern_notes(pruned, writing), *writing.notes),
     )
 
 
-def _layer_row(plan: LayerPlan, decision: Decision) -> LayerRow:
+def _layer_rows(pruned: Pruned, stored: Stored) -> tuple[LayerRow, ...]:
+    """A row for each layer; bytes before are those in the input where the graph has changed."""
+    decisions = stored.decisions
+    found = [outcome.original.layer.address for outcome in pruned.outcomes]
+    changed = pruned.shape is not None and pruned.shape.changed
+    before = store(pruned.source, found, "dense").decisions if changed else {}
+    return tuple(
+        _layer_row(
+            outcome,
+            decisions[outcome.address],
+            before.get(outcome.original.layer.address, decisions[outcome.address]).dense_bytes,
+        )
+        for outcome in pruned.outcomes
+    )
+
+
+def _layer_row(outcome: LayerOutcome, decision: Decision, bytes_before: int) -> LayerRow:
+    plan, original = outcome.plan, outcome.original
     layer, statistics = plan.layer, plan.statistics
     untouched = plan.reason is not None
     dense = f"stays dense: {decision.reason}" if decision.reason else None
@@ -95,26 +119,29 @@ def _layer_row(plan: LayerPlan, decision: Decision) -> LayerRow:
         layer=layer.name,
         operators=layer_operators(layer),
         nodes=tuple(use.node for use in layer.uses),
-        shape=layer.shape,
+        shape=original.layer.shape,
         dtype=type_name(layer.data_type),
         mean=statistics.mean if statistics.alive else None,
         std=statistics.std if statistics.alive else None,
         quality=None if untouched else plan.quality,
         threshold=None if untouched else plan.threshold,
-        weights=statistics.size,
-        alive_before=statistics.alive,
-        kept=plan.kept,
+        weights=original.statistics.size,
+        alive_before=original.statistics.alive,
+        kept=outcome.kept,
         stored_as=decision.form,
-        bytes_before=decision.dense_bytes,
+        bytes_before=bytes_before,
         bytes_after=decision.stored_bytes,
         note="; ".join(notes),
+        shape_after=None if outcome.is_whole else outcome.shape,
     )
 
 
 def _warnings(pruned: Pruned) -> tuple[str, ...]:
     """Things that a user may not expect of the result."""
     emptied = [
-        plan.layer.name for plan in pruned.plans if plan.kept == 0 and plan.statistics.alive > 0
+        outcome.plan.layer.name
+        for outcome in pruned.outcomes
+        if outcome.plan.kept == 0 and outcome.plan.statistics.alive > 0
     ]
     if not emptied:
         return pruned.warnings
@@ -126,7 +153,7 @@ def _warnings(pruned: Pruned) -> tuple[str, ...]:
 def _pattern_notes(pruned: Pruned, writing: Writing) -> Iterator[str]:
     """What a pattern is of no use without."""
     pattern, decisions = pruned.config.groups, writing.stored.decisions
-    forms = {decisions[plan.layer.address].form for plan in pruned.plans}
+    forms = {decisions[address].form for address in pruned.addresses}
     if pattern is not None and forms != {"dense"}:
         yield (
             f"what computes with pattern {pattern}, as TensorRT does, reads plain tensors: write"

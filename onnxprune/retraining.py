@@ -79,6 +79,8 @@ def retrain(
     *,
     prune: Prune = prune_once,
     calibration: str = "",
+    teacher: Model | None = None,
+    before: Mapping[TensorAddress, LayerStatistics] | None = None,
     meter: Meter | None = None,
     progress: Progress | None = None,
     training_progress: TrainingProgress | None = None,
@@ -86,13 +88,16 @@ def retrain(
     """Prune and retrain in rounds; the source model stays as it is.
 
     Args:
-        source: The trained model.
+        source: The trained model, or what channels have been removed from.
         scan: Its layers.
         config: What to prune, and how hard in the last round.
         settings: How to retrain.
         data: Training data.
         prune: Prunes the model in every round, and perhaps repairs it.
         calibration: What repairs it, for a checkpoint; empty where nothing does.
+        teacher: The model that is distilled; the source where left out.
+        before: Statistics of each layer that thresholds and dropout ratios refer to; see
+            `prune_once`. Those of the source where left out.
         meter: Measures models on validation data.
         progress: Told about pruning.
         training_progress: Told about training.
@@ -104,7 +109,17 @@ def retrain(
     """
     started = time.perf_counter()
     rounds = _Rounds(
-        source, scan, config, settings, data, prune, calibration, meter, progress, training_progress
+        source,
+        scan,
+        config,
+        settings,
+        Teaching(teacher or source, data, settings, meter is not None and meter.classification),
+        prune,
+        calibration,
+        before,
+        meter,
+        progress,
+        training_progress,
     )
     while rounds.number < settings.rounds:
         rounds.run()
@@ -162,9 +177,10 @@ class _Rounds:
         scan: LayerScan,
         config: PruneConfig,
         settings: FineTune,
-        data: BatchSource,
+        teaching: Teaching,
         prune: Prune,
         calibration: str,
+        before: Mapping[TensorAddress, LayerStatistics] | None,
         meter: Meter | None,
         progress: Progress | None,
         training_progress: TrainingProgress | None,
@@ -172,8 +188,7 @@ class _Rounds:
         self._source, self._scan, self._config, self._settings = source, scan, config, settings
         self._prune = prune
         self._meter, self._progress, self._told = meter, progress, training_progress
-        classification = meter is not None and meter.classification
-        self.teaching = Teaching(source, data, settings, classification)
+        self.teaching = teaching
         self.number = 0
         self.weights = source
         self.changed: dict[TensorAddress, None] = {}
@@ -190,14 +205,14 @@ class _Rounds:
             embeddings=config.embeddings,
             allow_nonfinite=config.allow_nonfinite,
         )
-        self.before = statistics_of(prune_once(source, scan, unpruned).plans)
+        self.before = before or statistics_of(prune_once(source, scan, unpruned).plans)
         self._of: Fingerprint = {}
         self._checkpoint: Checkpoint | None = None
         if settings.checkpoint is not None:
             if not settings.resume:
                 refuse_old(settings.checkpoint)
             val = meter.description if meter is not None else ""
-            self._of = fingerprint(source, config, settings, data, val, calibration)
+            self._of = fingerprint(source, config, settings, teaching.data, val, calibration)
         if settings.resume and settings.checkpoint is not None:
             self._checkpoint = load_checkpoint(settings.checkpoint, source, self._of)
             self._go_on(self._checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +23,8 @@ from tests.builders import arrays, mlp, saved
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 SIZES = (24, 40, 30, 10)
+#: Shapes stay: tests/test_structure_doors.py looks at what becomes of dead neurons.
+prune = partial(onnxprune.prune, shrink=False)
 
 
 def cut(weight: np.ndarray, quality: float) -> np.ndarray:
@@ -124,7 +127,7 @@ def test_every_source_gives_the_same_weights_and_stays_as_it_is(
     folder.mkdir()
     source = make(model, folder)
     before = frozen(source, folder)
-    result = onnxprune.prune(source)
+    result = prune(source)
     assert same(dense(result.to_proto()), want)
     for form in FORMATS:
         assert same(dense(result.to_proto(form)), want)
@@ -144,32 +147,32 @@ def test_every_source_gives_the_same_weights_and_stays_as_it_is(
 def test_changing_the_source_later_does_not_change_the_result() -> None:
     model = mlp(SIZES)
     want = expected(model, 1.0)
-    result = onnxprune.prune(model)
+    result = prune(model)
     model.Clear()
     assert same(dense(result.to_proto()), want)
     array = np.array(arrays(mlp(SIZES))["fc0.weight"])
     source = ir.from_proto(mlp(SIZES))
     source.graph.initializers["fc0.weight"].const_value = ir.Tensor(array, name="fc0.weight")
-    result = onnxprune.prune(source)
+    result = prune(source)
     source.graph.initializers["fc0.weight"].const_value = None
     assert same(dense(result.to_proto()), want)
 
 
 def test_a_program_comes_back_as_one() -> None:
     program = Program(ir.from_proto(mlp(SIZES)), "exported")
-    back = onnxprune.prune(program).to_onnx_program()
+    back = prune(program).to_onnx_program()
     assert isinstance(back, Program)
     assert back.exported_program == "exported"
     assert same(arrays(ir.to_proto(back.model)), expected(mlp(SIZES), 1.0))
     with pytest.raises(UsageError, match="ONNXProgram"):
-        onnxprune.prune(mlp(SIZES)).to_onnx_program()
+        prune(mlp(SIZES)).to_onnx_program()
 
 
 def test_in_and_out_of_memory_may_be_chained() -> None:
-    result = onnxprune.prune(mlp(SIZES), quality=0.5)
-    again = onnxprune.prune(result.model, quality=0)
+    result = prune(mlp(SIZES), quality=0.5)
+    again = prune(result.model, quality=0)
     assert same(dense(again.to_proto()), expected(mlp(SIZES), 0.5))
-    from_sparse = onnxprune.prune(result.to_proto("sparse"), quality=0)
+    from_sparse = prune(result.to_proto("sparse"), quality=0)
     assert same(dense(from_sparse.to_proto()), expected(mlp(SIZES), 0.5))
 
 
@@ -182,7 +185,7 @@ def test_in_and_out_of_memory_may_be_chained() -> None:
 def test_kept_counts_are_those_of_numpy(sizes: list[int], quality: float, seed: int) -> None:
     model = mlp(tuple(sizes), seed=seed)
     try:
-        result = onnxprune.prune(model, quality=quality)
+        result = prune(model, quality=quality)
     except ModelError as error:
         assert "nothing to prune" in str(error)  # e.g. every weight a single number
         return
@@ -201,25 +204,25 @@ def test_what_is_wrong_is_an_onnxprune_error(tmp_path: Path) -> None:
     model = mlp(SIZES)
     for options in ({"quality": -1}, {"sparsity": 1}, {"layers": {"nope": 1}}, {"format": "zip"}):
         with pytest.raises(UsageError):
-            onnxprune.prune(model, **options)
+            prune(model, **options)
     with pytest.raises(ModelError):
-        onnxprune.prune(tmp_path / "missing.onnx")
-    result = onnxprune.prune(model)
+        prune(tmp_path / "missing.onnx")
+    result = prune(model)
     result.save(tmp_path / "out.onnx")
     with pytest.raises(OutputError, match="exists"):
         result.save(tmp_path / "out.onnx")
     with pytest.raises(OutputError, match="input"):
-        onnxprune.prune(tmp_path / "out.onnx").save(tmp_path / "out.onnx", overwrite=True)
+        prune(tmp_path / "out.onnx").save(tmp_path / "out.onnx", overwrite=True)
     for name in ("\0", "a\0b.onnx", ""):
         with pytest.raises(OutputError):
             result.save(name)
     with pytest.raises(ModelError):
-        onnxprune.prune("a\0b.onnx")
+        prune("a\0b.onnx")
 
 
 def test_a_result_saves_more_than_once(tmp_path: Path) -> None:
     source = saved(mlp(SIZES), tmp_path / "m.onnx", external=True)
-    result = onnxprune.prune(source, format="dense")
+    result = prune(source, format="dense")
     first = result.save(tmp_path / "a.onnx")
     second = result.save(tmp_path / "b.onnx")
     assert result.report is second

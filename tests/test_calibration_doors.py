@@ -74,9 +74,9 @@ def test_both_doors_give_the_same_file(tmp_path: Path) -> None:
 )
 def test_outputs_come_back_on_unseen_samples(options: dict[str, Any], better: float) -> None:
     dense = mlp(SIZES)
-    calibrated = onnxprune.prune(dense, calibrate={"x": samples(512)}, **options)
+    calibrated = onnxprune.prune(dense, calibrate={"x": samples(512)}, shrink=False, **options)
     options.pop("repair", None)
-    plain = onnxprune.prune(dense, **options)
+    plain = onnxprune.prune(dense, **options, shrink=False)
     apart = [error(dense, r.to_proto(), fresh()) for r in (calibrated, plain)]
     assert apart[0] < better * apart[1]
     assert calibrated.report.kept == pytest.approx(plain.report.kept, abs=2)
@@ -224,7 +224,12 @@ def test_quantised_layers_are_pruned_without_repair() -> None:
 def test_excluded_layers_keep_their_bytes() -> None:
     dense = mlp(SIZES)
     result = onnxprune.prune(
-        dense, sparsity=0.8, calibrate=samples(), exclude=["fc1*"], layers={"fc2*": None}
+        dense,
+        sparsity=0.8,
+        calibrate=samples(),
+        exclude=["fc1*"],
+        layers={"fc2*": None},
+        shrink=False,
     )
     for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"):
         assert np.array_equal(weight(result.to_proto(), name), weight(dense, name))
@@ -254,7 +259,9 @@ def test_an_old_operator_set_with_a_fixed_batch() -> None:
 
 
 def test_counts_are_those_of_the_final_weights() -> None:
-    result = onnxprune.prune(mlp(SIZES), sparsity=0.9, calibrate=samples(), format="dense")
+    result = onnxprune.prune(
+        mlp(SIZES), sparsity=0.9, calibrate=samples(), format="dense", shrink=False
+    )
     proto = result.to_proto()
     for row in result.report.layers:
         assert row.kept == np.count_nonzero(weight(proto, row.layer))
@@ -309,7 +316,7 @@ def test_dropout_ratios_follow_the_final_connections() -> None:
     dense = mlp(SIZES, opset=11)
     dense.graph.node.insert(2, helper.make_node("Dropout", ["a0"], ["d0"], name="drop", ratio=0.5))
     dense.graph.node[3].input[0] = "d0"
-    report = onnxprune.prune(dense, sparsity=0.8, calibrate=samples()).report
+    report = onnxprune.prune(dense, sparsity=0.8, calibrate=samples(), shrink=False).report
     kept = report.layers[0].kept / report.layers[0].weights
     assert report.dropouts[0].after == pytest.approx(0.5 * kept**0.5, rel=1e-3)
 
@@ -319,7 +326,7 @@ def test_dropout_ratios_follow_the_final_connections() -> None:
 
 def test_repair_comes_before_the_training_of_every_round() -> None:
     dense, x = mlp(SIZES), samples(256)
-    given: dict[str, Any] = {"train": {"x": x}, "val": {"x": fresh()}}
+    given: dict[str, Any] = {"train": {"x": x}, "val": {"x": fresh()}, "shrink": False}
     settings = onnxprune.FineTune(rounds=2, epochs=1, lr=1e-5)
 
     def trained(**more: Any) -> onnxprune.Report:

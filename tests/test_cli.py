@@ -32,6 +32,7 @@ from onnxprune.report.report import (
     tool_version,
 )
 from onnxprune.search.goal import DropGoal
+from onnxprune.structure.config import StructureConfig
 
 
 def make_report(**more: Any) -> Report:
@@ -111,6 +112,7 @@ def test_defaults(api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert api.keywords == {
         "overwrite": False,
         "dry_run": False,
+        "structure": StructureConfig(),
         "val": None,
         "metric": MetricRequest(),
         "calibrate": None,

@@ -79,7 +79,7 @@ class Scenario:
         base = {"epochs": 2, "batch_size": 16, "lr": 0.02, "checkpoint": folder}
         return onnxprune.prune(
             self.proto,
-            **{**self.prune, "check": False},
+            **{"shrink": False, **self.prune, "check": False},
             train=more.pop("train", train),
             val=val if self.val else None,
             finetune=FineTune(**{**base, **self.settings, **more}),

@@ -35,7 +35,7 @@ def spoil_staged(monkeypatch: pytest.MonkeyPatch, spoil: Spoil) -> None:
         spoil(result.path)
         return result
 
-    monkeypatch.setattr("onnxprune.pipeline.stage_model", staged)
+    monkeypatch.setattr("onnxprune.writing.stage_model", staged)
 
 
 def edited(change: Callable[[ModelProto], None]) -> Spoil:

@@ -14,12 +14,12 @@ from ..evaluation import model_session
 from ..graph.layers import find_layers
 from ..model.model import Model
 from ..model.save import serialised
-from ..pipeline import input_gzip
 from ..pruning.plan import make_plan
 from ..report.evaluation import EvaluatedModel
 from ..reporting import model_name, parameter_count
 from ..runner import fixed_size
 from ..runtime import CannotRun, open_session
+from ..writing import input_gzip
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -54,6 +54,8 @@ def print_report(report: Report, console: Console) -> None:
     _print_grid(tables.layer_grid(report, glyphs), "layer", console, glyphs)
     if report.search and report.search.trials:
         _print_grid(search_grid(report.search), "trial", console, glyphs)
+    for grid, noun in tables.structure_grids(report):
+        _print_grid(grid, noun, console, glyphs)
     if report.repair and (repaired := tables.repair_grid(report.repair)).rows:
         _print_grid(repaired, "layer", console, glyphs)
     if report.training and len(report.training.rounds) > 1:
@@ -71,6 +73,8 @@ def print_inspect(report: InspectReport, console: Console) -> None:
         _print_grid(tables.dropout_grid(report.dropouts), "dropout", console, glyphs)
     if report.unprunable:
         _print_grid(tables.unprunable_grid(report.unprunable), "weight", console, glyphs)
+    for grid, noun in tables.coupled_grids(report):
+        _print_grid(grid, noun, console, glyphs)
 
 
 def print_document(report: Presentable, console: Console) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_panel"]
 
-LABEL_WIDTH = 25  # the longest flag, the name of its value, and a gap
+LABEL_WIDTH = 27  # the longest flag, the name of its value, and a gap
 MAX_WIDTH = 100
 
 

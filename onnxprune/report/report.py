@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar, Literal
 
+from .groups import Coupled
 from .repair import Repair
 from .search import Search
+from .structure import Structure
 from .training import Better, Training
 
 __all__ = [
@@ -52,7 +55,7 @@ def _ratio(before: int | None, after: int | None) -> float | None:
 class LayerRow:
     """One prunable weight tensor: what it was and what became of it."""
 
-    DERIVED: ClassVar[tuple[str, ...]] = ("kept_share", "ratio")
+    DERIVED: ClassVar[tuple[str, ...]] = ("kept_share", "ratio", "weights_after")
 
     layer: str
     """Name of the layer (that of its weight tensor)."""
@@ -61,13 +64,14 @@ class LayerRow:
     nodes: tuple[str, ...]
     """Labels of the nodes that use the weight."""
     shape: tuple[int, ...]
-    """Shape of the stored tensor."""
+    """Shape of the stored tensor before."""
     dtype: str
     """Element type as ONNX calls it, in lower case, such as ``float32``."""
     mean: float | None
     """Mean of the weights alive before; None where it was not measured."""
     std: float | None
-    """Population standard deviation of the weights alive before; None where it was not measured."""
+    """Population standard deviation of the weights alive before; None where it was not measured.
+    Both are over the weights that were pruned: those of channels removed before that are out."""
     quality: float | None
     """The layer's q; None where the layer was left alone or the threshold came from a sparsity."""
     threshold: float | None
@@ -86,6 +90,8 @@ class LayerRow:
     """Bytes it takes in the output file, indices included."""
     note: str = ""
     """What else a reader should know, such as why the layer was left alone."""
+    shape_after: tuple[int, ...] | None = None
+    """Shape of the stored tensor where channels went; None where it is as before."""
 
     @property
     def kept_share(self) -> float | None:
@@ -96,6 +102,11 @@ class LayerRow:
     def ratio(self) -> float | None:
         """Weights before / weights left; None where none is left."""
         return _ratio(self.weights, self.kept)
+
+    @property
+    def weights_after(self) -> int:
+        """Number of weights in the output, zeros included."""
+        return self.weights if self.shape_after is None else prod(self.shape_after)
 
 
 @dataclass(frozen=True)
@@ -170,6 +181,10 @@ class Latency:
     before_ms: float
     after_ms: float
     runtime: str
+    threads: int = 1
+    """Threads of a run; 0 for all cores."""
+    speed: float | None = None
+    """How many times as fast: the ratio of the two."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +244,10 @@ class Report:
     search: Search | None = None
     training: Training | None = None
     latency: Latency | None = None
+    structure: Structure | None = None
+    """What went of the graph itself; None where nothing was looked for."""
+    parameters_output: int | None = None
+    """Elements of all constants of the output, zeros included; None: as many as before."""
     checks: tuple[CheckResult, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -255,8 +274,9 @@ class Report:
 
     @property
     def parameters_kept(self) -> int:
-        """Parameters of the whole model less the weights that are zero now."""
-        return self.parameters - self.weights + self.kept
+        """Parameters of the output less the weights of its layers that are zero."""
+        total = self.parameters if self.parameters_output is None else self.parameters_output
+        return total - sum(row.weights_after for row in self.layers) + self.kept
 
     @property
     def total_ratio(self) -> float | None:
@@ -349,6 +369,8 @@ class InspectReport:
     unprunable: tuple[UnprunableRow, ...]
     dropouts: tuple[DropoutRow, ...]
     seconds: float
+    coupled: Coupled | None = None
+    """Which channels go together; None where it was not asked for."""
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

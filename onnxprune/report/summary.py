@@ -19,22 +19,28 @@ from .format import (
     seconds_text,
     size_change,
 )
+from .groups import coupled_facts
 from .repair_facts import repair_facts
 from .report import (
     DropoutRow,
     InspectReport,
     InspectRow,
+    Latency,
     LayerRow,
     Report,
     UnprunableRow,
 )
 from .search_view import bound_text, search_facts
+from .structure_facts import structure_facts
 from .training_facts import training_facts
 
 __all__ = ["NOTHING_TO_PRUNE", "facts", "inspect_facts", "inspect_title", "title"]
 
 NOTHING_TO_PRUNE = "no prunable layer"
-NO_SPEEDUP = "zeros alone do not make onnxruntime faster: only removing whole channels does"
+NO_SPEEDUP = (
+    "zeros alone do not make onnxruntime faster: only removing whole channels does (--channels)"
+)
+FEWER = "not measured: fewer channels are less work for every runtime, zeros that are left are not"
 ZEROS_EXPLAINED = (
     "mean and std are over the weights that are not zero; zeros is the share of weights that are"
     " zero now, and q=... the share that would be with that quality"
@@ -48,13 +54,19 @@ def title(report: Report, glyphs: Glyphs) -> str:
 
 
 def _request(report: Report) -> str:
+    channels = report.structure.request if report.structure else ""
+    return ", ".join(filter(None, (safe(channels), _weights(report, bool(channels)))))
+
+
+def _weights(report: Report, channels: bool) -> str:
+    """How weights were asked to be pruned; nothing where only channels were to go."""
     if report.search is not None:
         return bound_text(report.search)
     if report.sparsity is not None:
         scope = "in every layer" if report.scope == "layer" else "over all layers"
         target = f"sparsity {report.sparsity:g} {scope}"
     elif report.quality is not None:
-        target = f"quality {report.quality:g}"
+        target = "" if channels and not report.quality else f"quality {report.quality:g}"
     else:
         return f"pattern {safe(report.pattern)}" if report.pattern else "no target"
     return f"{target}, blocks {safe(report.pattern)}" if report.pattern else target
@@ -164,14 +176,24 @@ def _training(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     return training_facts(report.training, glyphs) if report.training else ()
 
 
+def _structure(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
+    return structure_facts(report.structure, glyphs) if report.structure else ()
+
+
 def _latency(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
     if latency := report.latency:
-        yield Fact(
-            "latency",
-            f"{number(latency.before_ms)} {glyphs.arrow} {number(latency.after_ms)} ms"
-            f" in {safe(latency.runtime)}",
-        )
-    yield Fact("speed", NO_SPEEDUP)
+        yield Fact("latency", _times(latency, glyphs))
+    changed = report.structure is not None and report.structure.changed
+    if not changed or report.latency is None:
+        yield Fact("speed", FEWER if changed else NO_SPEEDUP)
+
+
+def _times(latency: Latency, glyphs: Glyphs) -> str:
+    threads = "all cores" if not latency.threads else plural(latency.threads, "thread")
+    text = f"{number(latency.before_ms)} {glyphs.arrow} {number(latency.after_ms)} ms a run"
+    if latency.speed is not None:
+        text += f": {ratio(latency.speed)} as fast"
+    return f"{text} ({safe(latency.runtime)}, {threads})"
 
 
 def _unprunable(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
@@ -219,6 +241,7 @@ def _closing(report: Report, glyphs: Glyphs) -> Iterable[Fact]:
 
 _PARTS: tuple[Callable[[Report, Glyphs], Iterable[Fact]], ...] = (
     _parameters,
+    _structure,
     _file,
     _accuracy,
     _search,
@@ -249,4 +272,6 @@ def inspect_facts(report: InspectReport) -> list[Fact]:
         size = f"{bytes_text(model.file_bytes)} ({exact_bytes(model.file_bytes)} bytes){where}"
         found.append(Fact("file", size))
     found.append(Fact("columns", ZEROS_EXPLAINED))
+    if report.coupled is not None:
+        found += coupled_facts(report.coupled)
     return [*found, *_row_notes(report.layers), *_said(report)]

@@ -22,6 +22,7 @@ from .format import (
 from .grid import Column as _Column
 from .grid import Grid, Heading
 from .grid import make_grid as _grid
+from .groups import barriers_grid, groups_grid
 from .repair import Repair, RepairRow
 from .report import (
     DropoutRow,
@@ -31,16 +32,19 @@ from .report import (
     Report,
     UnprunableRow,
 )
+from .structure_facts import channels_grid, dead_grid
 from .training import RoundRow, Training
 
 __all__ = [
     "Grid",
     "Heading",
+    "coupled_grids",
     "dropout_grid",
     "inspect_grid",
     "layer_grid",
     "repair_grid",
     "rounds_grid",
+    "structure_grids",
     "unprunable_grid",
 ]
 
@@ -60,6 +64,7 @@ def layer_grid(report: Report, glyphs: Glyphs) -> Grid:
         _Column(Heading("layer"), lambda row: safe(row.layer), plural(len(report.layers), "layer")),
         _Column(Heading("operator", rank=5), _operators),
         _Column(Heading("shape", rank=1), lambda row: shape_text(row.shape)),
+        *_new_shapes(report),
         _Column(Heading("type", plain_only=True), lambda row: safe(row.dtype)),
         _Column(Heading("std", right=True, rank=4), lambda row: number(row.std)),
         _Column(Heading("threshold", right=True, rank=2), lambda row: number(row.threshold)),
@@ -91,6 +96,17 @@ def layer_grid(report: Report, glyphs: Glyphs) -> Grid:
         ),
     ]
     return _grid(columns, report.layers)
+
+
+def _new_shapes(report: Report) -> list[_Column[LayerRow]]:
+    """A column of the shapes after, where any has changed."""
+    if all(row.shape_after is None for row in report.layers):
+        return []
+    return [_Column(Heading("now", rank=1), _new_shape)]
+
+
+def _new_shape(row: LayerRow) -> str:
+    return "" if row.shape_after is None else shape_text(row.shape_after)
 
 
 # Which of the qualities' columns a narrow terminal keeps longest: the outer ones and q = 1.
@@ -152,6 +168,32 @@ def unprunable_grid(rows: Sequence[UnprunableRow]) -> Grid:
         _Column(Heading("why", prose=True), lambda row: safe(row.reason)),
     ]
     return _grid(columns, rows)
+
+
+def coupled_grids(report: InspectReport) -> list[tuple[Grid, str]]:
+    """Return the tables of coupled channels and of barriers, and what their rows are."""
+    coupled = report.coupled
+    if coupled is None:
+        return []
+    found = []
+    if coupled.groups:
+        found.append((groups_grid(coupled), "group"))
+    if coupled.barriers:
+        found.append((barriers_grid(coupled), "axis"))
+    return found
+
+
+def structure_grids(report: Report) -> list[tuple[Grid, str]]:
+    """Return the tables of channels that went, and what their rows are; none where none did."""
+    structure = report.structure
+    if structure is None:
+        return []
+    found = []
+    if structure.channels:
+        found.append((channels_grid(structure.channels), "group"))
+    if structure.dead:
+        found.append((dead_grid(structure.dead), "group"))
+    return found
 
 
 def repair_grid(repair: Repair) -> Grid:

@@ -26,6 +26,7 @@ def render(report: Report) -> str:
     ]
     if report.search and report.search.trials:
         parts.append(_grid_lines(search_grid(report.search)))
+    parts += [_grid_lines(grid) for grid, _ in tables.structure_grids(report)]
     if report.repair and (repaired := tables.repair_grid(report.repair)).rows:
         parts.append(_grid_lines(repaired))
     if report.training and len(report.training.rounds) > 1:
@@ -45,6 +46,7 @@ def render_inspect(report: InspectReport) -> str:
         parts.append(_grid_lines(tables.dropout_grid(report.dropouts)))
     if report.unprunable:
         parts.append(_grid_lines(tables.unprunable_grid(report.unprunable)))
+    parts += [_grid_lines(grid) for grid, _ in tables.coupled_grids(report)]
     return _document(parts)
 
 

@@ -17,13 +17,13 @@ from ..metrics.metric import Measured
 from ..metrics.request import AUTOMATIC, Better, GivenMetric, MetricRequest
 from ..model.model import Model
 from ..model.sources import read
-from ..pipeline import nothing_prunable
 from ..pruning.plan import make_plan
 from ..repair.repair import Repairer
 from ..report.report import tool_version
 from ..report.sensitivity import SensitivityPoint, SensitivityReport, SensitivityRow
 from ..reporting import layer_operators, model_name
 from ..runtime import CannotRun
+from ..stages import nothing_prunable
 from .config import ScanConfig
 from .dense import Dense, measured_dense
 from .parallel import chosen_jobs

@@ -10,10 +10,12 @@ from ..config import Scope
 from ..errors import UsageError
 from ..options import choice, documented, number, option, whole
 
-__all__ = ["ALIGN", "ChannelConfig", "Importance"]
+__all__ = ["ALIGN", "BLOCK", "ChannelConfig", "Importance", "StructureConfig"]
 
 Importance = Literal["l2", "activation"]
 
+#: The most channels that kernels of current processors work on at a time; fewer divide it.
+BLOCK = 16
 #: Kept channels are a multiple of this by default: kernels work on 8 or 16 numbers at a time.
 ALIGN = 8
 
@@ -92,3 +94,73 @@ _TARGETS = {
     "macs": ("a share above 0 and up to 1, such as 0.5", lambda share: 0 < share <= 1),
     "speedup": ("a factor of at least 1, such as 2.0", lambda factor: 1 <= factor < math.inf),
 }
+
+
+@documented
+@dataclass(frozen=True)
+class StructureConfig:
+    """What is removed from the graph itself; raises UsageError for a value that makes no sense.
+
+    By default, that is only what pruning has left dead.
+    """
+
+    channels: ChannelConfig | None = option(
+        None, "Channels to remove before weights are pruned; None removes none."
+    )
+    shrink: bool | None = option(
+        None,
+        "Remove neurons and channels that nothing reads, or that have the same value for all"
+        " inputs, as far as outputs stay what they are. By default that is done after weights were"
+        " pruned, in models of up to 512 MB; --no-shrink leaves them where they are.",
+    )
+    align: int | None = option(
+        None,
+        "Keep a multiple of this many channels where that is possible, as kernels want it. The"
+        f" default is {ALIGN}, and {BLOCK} for dead channels of convolutions; 1 keeps no more than"
+        " has to stay.",
+    )
+    latency: bool | None = option(
+        None,
+        "Measure how long a run takes before and after, side by side in onnxruntime on one thread."
+        " By default that is done where channels went; --no-latency measures none.",
+    )
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        if self.align is not None:
+            # The dataclass is frozen for everybody else.
+            object.__setattr__(self, "align", whole(self.align, "align", 1))
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        channels: float | None = None,
+        macs: float | None = None,
+        speedup: float | None = None,
+        align: int | None = None,
+        importance: Importance | None = None,
+        scope: Scope = "global",
+        shrink: bool | None = None,
+        latency: bool | None = None,
+    ) -> StructureConfig:
+        """The settings that both doors take one by one; None stands for the default.
+
+        Raises:
+            UsageError: A value makes no sense, or has no effect.
+        """
+        chosen = None
+        if channels is not None or macs is not None or speedup is not None:
+            step = ALIGN if align is None else align
+            chosen = ChannelConfig(
+                channels, macs, speedup, align=step, importance=importance, scope=scope
+            )
+        elif importance is not None:
+            raise UsageError(
+                "importance chooses channels: give channels, macs or speedup too, or leave it out"
+            )
+        elif align is not None and shrink is False:
+            raise UsageError(
+                "align says how many channels stay where some go: leave it out, or let some go"
+            )
+        return cls(chosen, shrink, align, latency)

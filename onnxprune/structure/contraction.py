@@ -113,6 +113,7 @@ class _Product(Contraction):
         super().__init__(site, labels, results)
         self._factors = a, b
         self._stored = bool(a.mask.all()), bool(b.mask.all())
+        self._shares = [~fact.zero for fact in self._factors]
         self._side = self._held()
         if self._side is not None:
             held = self._factors[self._side]
@@ -128,8 +129,11 @@ class _Product(Contraction):
 
     def reads(self, gone: Mask, *, values: bool = True) -> Mask:
         sides: list[Mask] = []
-        for fact, axis, is_stored in zip(self._factors, (-2, -1), self._stored, strict=True):
-            share = ~fact.zero if values or is_stored else np.ones_like(fact.mask)
+        for share, axis, is_stored in zip(self._shares, (-2, -1), self._stored, strict=True):
+            if not (values or is_stored):
+                summed = len(self.labels)
+                shape = (1, summed) if axis == -2 else (summed, 1)
+                share = np.ones((*(1 for _ in share.shape[2:]), *shape), bool)
             sides.append(np.any(_where_kept(share, axis, self._kept(gone, axis)), axis))
         read = np.logical_and(*sides)
         for axis in range(read.ndim - 1):
@@ -221,6 +225,8 @@ def _where_kept(share: Mask, axis: int, kept: Mask) -> Mask:
     """Leave out what goes along an axis."""
     if share.shape[axis] == 1:
         kept = np.any(kept, keepdims=True)
+    elif kept.all():
+        return share
     shape = [1] * share.ndim
     shape[axis] = -1
     return np.logical_and(share, kept.reshape(shape))

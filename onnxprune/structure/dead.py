@@ -21,6 +21,7 @@ from ..model.sources import read
 from .absorption import Absorber
 from .analysis import Coupling, analyse
 from .atoms import Labels
+from .config import BLOCK
 from .constants.known import Mask, wide
 from .constants.trace import find_constants
 from .contraction import Contraction, find_contractions
@@ -28,7 +29,7 @@ from .groups import Group, find_groups
 from .liveness import Survey
 from .merging import Merge, Merger
 from .removal import remove_coupled
-from .rounding import BLOCK, Rounding
+from .rounding import Rounding
 from .sizes import constant_tensors
 
 __all__ = ["Absorbed", "DeadRow", "Shrunk", "shrink", "shrink_once"]
@@ -130,7 +131,7 @@ def shrink(model: Model, *, align: int = BLOCK, progress: Progress | None = None
     try:
         proto = to_proto(model)
     except OutputError:
-        return Shrunk(model, reason="the model is over 2 GB")
+        return Shrunk(model, reason="not looked for: the model is over 2 GB")
     rows: list[DeadRow] = []
     absorbed = Absorbed()
     while True:
@@ -142,8 +143,10 @@ def shrink(model: Model, *, align: int = BLOCK, progress: Progress | None = None
         proto = found.proto
         rows += found.rows
         absorbed = absorbed.then(found.absorbed)
+        if not found.again:
+            break
     if not rows:
-        return Shrunk(model, reason="no channel is dead")
+        return Shrunk(model, reason="no neuron or channel is dead")
     return Shrunk(replace(read(proto), origin=model.origin), tuple(rows), absorbed)
 
 
@@ -155,11 +158,14 @@ class Step:
         proto: The smaller model.
         rows: What went.
         absorbed: Where constants went.
+        again: Whether more may be dead now: a layer of which nothing was alive has kept a channel,
+            whose neighbours can do with less.
     """
 
     proto: ModelProto
     rows: tuple[DeadRow, ...]
     absorbed: Absorbed
+    again: bool
 
 
 def shrink_once(proto: ModelProto, align: int = 1) -> Step | None:
@@ -182,7 +188,8 @@ def shrink_once(proto: ModelProto, align: int = 1) -> Step | None:
     smaller = remove_coupled(proto, coupling, dead.tolist())
     absorbed = _absorb(smaller, coupling, contractions, survey.gone, merger.merges)
     kinds = _Kinds(dead, contractions, survey.gone, merger.merges, rounding.kept)
-    return Step(smaller, tuple(row for row in map(kinds.row, groups) if row.removed), absorbed)
+    rows = tuple(row for row in map(kinds.row, groups) if row.removed)
+    return Step(smaller, rows, absorbed, survey.refilled)
 
 
 def _of_no_matrix(survey: Survey, groups: Sequence[Group]) -> Labels:

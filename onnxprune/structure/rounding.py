@@ -17,10 +17,7 @@ from .contraction import Contraction
 from .groups import Group
 from .liveness import Survey
 
-__all__ = ["BLOCK", "Rounding"]
-
-#: The most channels that kernels of current processors work on at a time; fewer divide it.
-BLOCK = 16
+__all__ = ["Rounding"]
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv")
 

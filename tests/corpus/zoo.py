@@ -87,7 +87,7 @@ def check(path: Path, quality: float, form: Format, folder: Path, *, own_check: 
     target = folder / path.name
     started = time.perf_counter()
     try:
-        result = onnxprune.prune(path, quality=quality, format=form, check=own_check)
+        result = onnxprune.prune(path, quality=quality, format=form, check=own_check, shrink=False)
         report = result.save(target, overwrite=True)
     except onnxprune.OnnxPruneError as error:
         outcome.refusal = str(error)

@@ -54,7 +54,7 @@ def test_at_width_80_the_lesser_columns_go_and_that_is_said(report: Report) -> N
     ]
     assert lines[-1] == "time          0.42 s"
     speed = next(index for index, line in enumerate(lines) if line.startswith("speed"))
-    assert lines[speed + 1].strip() == "channels does"
+    assert lines[speed + 1].strip() == "channels does (--channels)"
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 120, 200])

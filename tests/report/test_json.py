@@ -30,6 +30,8 @@ REPORT_KEYS = [
         "search",
         "training",
         "latency",
+        "structure",
+        "parameters_output",
         "checks",
         "warnings",
         "notes",
@@ -40,7 +42,7 @@ REPORT_KEYS = [
 LAYER_KEYS = [
     *("layer", "operators", "nodes", "shape", "dtype", "mean", "std", "quality", "threshold"),
     *("weights", "alive_before", "kept", "stored_as", "bytes_before", "bytes_after", "note"),
-    *("kept_share", "ratio"),
+    *("shape_after", "kept_share", "ratio", "weights_after"),
 ]
 
 

@@ -33,7 +33,8 @@ file          1.62 MB -> 248 kB: 6.54x smaller (1,624,500 -> 248,310 bytes)
 gzip          1.50 MB -> 201 kB: 7.46x smaller
 format        sparse: read by onnxruntime
 accuracy      accuracy 99.17% -> 99.12% (-0.05 points) on 10,000 samples
-speed         zeros alone do not make onnxruntime faster: only removing whole channels does
+speed         zeros alone do not make onnxruntime faster: only removing whole channels does \
+(--channels)
 dropout       drop: ratio 0.5 -> 0.158
 dropout       last: ratio 0.5 unchanged (nothing feeds it)
 checks        ONNX checker: passed

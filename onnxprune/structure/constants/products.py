@@ -68,14 +68,13 @@ def unknown(rank: int) -> Known:
 def _product(a: Known, b: Known) -> Fact:
     """The product, known where every summand has a factor zero or two known ones."""
     one, two = ~a.zero, ~b.zero
-    known_one, known_two = one & a.mask, two & b.mask
-    summands = _counts(one, two) - _counts(known_one, known_two)
-    mask = summands < 0.5
+    mask = ~_meet(one & ~a.mask, two)
+    if mask.any() and not b.mask.all():
+        mask = mask & ~_meet(one, two & ~b.mask)
     if not mask.any():
         return None
     values = np.zeros(mask.shape)
-    rows = known_one.any(tuple(range(known_one.ndim - 1)))
-    rows &= known_two.any((*range(known_two.ndim - 2), known_two.ndim - 1))
+    rows = (one & a.mask).any(tuple(range(one.ndim - 1)))
     if rows.any():
         left = np.where(a.mask[..., rows], wide(a.values[..., rows]), 0.0)
         right = np.where(b.mask[..., rows, :], wide(b.values[..., rows, :]), 0.0)
@@ -84,10 +83,13 @@ def _product(a: Known, b: Known) -> Fact:
     return known(np.broadcast_to(values, mask.shape), mask)
 
 
-def _counts(one: Mask, two: Mask) -> npt.NDArray[np.float64]:
-    """How many pairs of a row and a column are true at the same place."""
+def _meet(one: Mask, two: Mask) -> Mask:
+    """Whether a row of the first and a column of the second are true at the same place."""
+    if one.ndim == 2 and len(one) == 1:
+        part = two if one.all() else two[..., one[0], :]
+        return np.asarray(part.any(-2, keepdims=True))
     rows = one.any(tuple(range(one.ndim - 1)))
-    return one[..., rows].astype(np.float64) @ two[..., rows, :].astype(np.float64)
+    return np.asarray(one[..., rows].astype(np.float32) @ two[..., rows, :].astype(np.float32) > 0)
 
 
 @dataclass(frozen=True, eq=False)
