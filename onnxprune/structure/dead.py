@@ -98,12 +98,14 @@ class Shrunk:
         model: The smaller model; the very one that was given where nothing went.
         rows: What went, by group, in the order of the graph.
         absorbed: Where their constants went.
+        left: Dead channels that stay, as convolutions want round numbers of them.
         reason: Why nothing went, as a sentence; empty where something did.
     """
 
     model: Model
     rows: tuple[DeadRow, ...] = ()
     absorbed: Absorbed = Absorbed()
+    left: int = 0
     reason: str = ""
 
     @property
@@ -138,16 +140,20 @@ def shrink(model: Model, *, align: int = BLOCK, progress: Progress | None = None
         if progress is not None:
             progress("looking for dead channels", 0, 0)
         found = shrink_once(proto, align)
-        if found is None:
-            break
         proto = found.proto
         rows += found.rows
         absorbed = absorbed.then(found.absorbed)
         if not found.again:
             break
     if not rows:
-        return Shrunk(model, reason="no neuron or channel is dead")
-    return Shrunk(replace(read(proto), origin=model.origin), tuple(rows), absorbed)
+        return Shrunk(model, left=found.left, reason=_nothing_went(found.left))
+    return Shrunk(replace(read(proto), origin=model.origin), tuple(rows), absorbed, found.left)
+
+
+def _nothing_went(left: int) -> str:
+    if not left:
+        return "no neuron or channel is dead"
+    return f"dead channels stay ({left:,}): convolutions want round numbers of channels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +164,7 @@ class Step:
         proto: The smaller model.
         rows: What went.
         absorbed: Where constants went.
+        left: Dead channels that stay, as convolutions want round numbers of them.
         again: Whether more may be dead now: a layer of which nothing was alive has kept a channel,
             whose neighbours can do with less.
     """
@@ -165,11 +172,12 @@ class Step:
     proto: ModelProto
     rows: tuple[DeadRow, ...]
     absorbed: Absorbed
+    left: int
     again: bool
 
 
-def shrink_once(proto: ModelProto, align: int = 1) -> Step | None:
-    """Remove the channels of a model that one analysis finds to be dead; None where none is.
+def shrink_once(proto: ModelProto, align: int = 1) -> Step:
+    """Remove the channels of a model that one analysis finds to be dead.
 
     Args:
         proto: A model with its weights inside; it stays as it is.
@@ -183,13 +191,14 @@ def shrink_once(proto: ModelProto, align: int = 1) -> Step | None:
     rounding, merger = Rounding(coupling, groups, contractions, align), Merger(contractions)
     survey.settle([Survey.emptied, rounding, merger])
     dead = survey.dead()
+    left = np.setdiff1d(sorted(rounding.kept), dead)
     if not len(dead):
-        return None
+        return Step(proto, (), Absorbed(), len(left), again=False)
     smaller = remove_coupled(proto, coupling, dead.tolist())
     absorbed = _absorb(smaller, coupling, contractions, survey.gone, merger.merges)
-    kinds = _Kinds(dead, contractions, survey.gone, merger.merges, rounding.kept)
+    kinds = _Kinds(dead, contractions, survey.gone, merger.merges, left)
     rows = tuple(row for row in map(kinds.row, groups) if row.removed)
-    return Step(smaller, rows, absorbed, survey.refilled)
+    return Step(smaller, rows, absorbed, len(left), survey.refilled)
 
 
 def _of_no_matrix(survey: Survey, groups: Sequence[Group]) -> Labels:
@@ -259,9 +268,9 @@ class _Kinds:
         contractions: Sequence[Contraction],
         gone: Mask,
         merges: Sequence[Merge],
-        left: set[int],
+        left: Labels,
     ) -> None:
-        self._dead, self._left = dead, np.setdiff1d(sorted(left), dead)
+        self._dead, self._left = dead, left
         self._read = np.zeros(len(gone), bool)
         for contraction in contractions:
             self._read[contraction.labels[contraction.reads(gone, values=False)]] = True

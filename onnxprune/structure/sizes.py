@@ -33,8 +33,8 @@ _PICKING = frozenset(_PICKS.split())
 _BATCH = ((5, 7), (1, 1))
 _OTHER = ((32, 96), (224, 256), (16, 24), (7, 11), (1, 2))
 #: Further sizes at which what agrees so far may turn out to be open: a pool rounds, a slice ends
-#: early. They need not fit the graph.
-_PROBES = ((2, 3), (11, 1000))
+#: early, strides leave one frame of a thousand samples. They need not fit the graph.
+_PROBES = ((2, 3), (11, 1000), (3, 100_000))
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ def examine(case: Case, quality: float, form: Format, *, own_check: bool) -> Fin
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "model.onnx")
         try:
-            result = onnxprune.prune(case.model, quality=quality, format=form, check=own_check)
+            result = onnxprune.prune(
+                case.model, quality=quality, format=form, check=own_check, shrink=False
+            )
             report = result.save(target)
         except onnxprune.OnnxPruneError as error:
             finding.outcome = f"refused: {_class(str(error))}"

@@ -91,7 +91,7 @@ def check(path: Path, quality: float, align: int = BLOCK) -> Outcome:
 
 def _facts(outcome: Outcome, done: Shrunk, pruned: ModelProto, smaller: ModelProto) -> None:
     outcome.said, outcome.removed = done.reason, done.removed
-    outcome.left = sum(row.left for row in done.rows)
+    outcome.left = done.left
     outcome.biases = len(done.absorbed.existing) + len(done.absorbed.made)
     outcome.parameters = count_parameters(pruned), count_parameters(smaller)
     if not done.reason and outcome.parameters[0] <= outcome.parameters[1]:

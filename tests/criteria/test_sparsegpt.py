@@ -29,7 +29,13 @@ def correlated(count: int = 300, width: int = INPUTS) -> np.ndarray:
 
 
 def pruned(proto: onnx.ModelProto, x: np.ndarray, **options: Any) -> onnx.ModelProto:
-    options = {"criterion": "sparsegpt", "repair": "none", "check": False, **options}
+    options = {
+        "criterion": "sparsegpt",
+        "repair": "none",
+        "check": False,
+        "shrink": False,
+        **options,
+    }
     return onnxprune.prune(proto, calibrate=x, **options).to_proto()
 
 

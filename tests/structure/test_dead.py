@@ -109,7 +109,7 @@ def test_chains_of_every_kind(name: str) -> None:
         "c": laid(zeroed((8, 3), axis=0, at=(0, 1, 2, 3))),
     }
     step = dead.shrink_once(built(Case(nodes, weights, [], sample)))
-    assert step is not None and [row.unread for row in step.rows] == [4, 4]
+    assert [row.unread for row in step.rows] == [4, 4]
     shrunk(Case(nodes, weights, [], sample))
 
 

@@ -84,7 +84,9 @@ def test_nearer_than_without() -> None:
     assert errors[1] < 0.2 * errors[0]
 
 
-@pytest.mark.parametrize("name", ["resnext", "mobilenet-v2", "densenet", "vit-fused", "dcgan", "gpt"])
+@pytest.mark.parametrize(
+    "name", ["resnext", "mobilenet-v2", "densenet", "vit-fused", "dcgan", "gpt"]
+)
 def test_exports(name: str) -> None:
     """The refitted model without the atoms is the refitted model with zeros at them."""
     pytest.importorskip("torch")

@@ -136,7 +136,9 @@ PLACES = {
 
 def trained(proto: ModelProto, **settings: Any) -> onnxprune.Result:
     options = {"epochs": 2, "lr": 0.02, "batch_size": 16, **settings}
-    return onnxprune.prune(proto, quality=0.5, train=data(40), finetune=FineTune(**options))
+    return onnxprune.prune(
+        proto, quality=0.5, train=data(40), finetune=FineTune(**options), shrink=False
+    )
 
 
 @pytest.mark.parametrize(("build", "moving"), PLACES.values(), ids=PLACES)
