@@ -7,7 +7,7 @@ from .model.model import Model
 from .model.save import to_proto
 from .report.groups import BarrierRow, Coupled, GroupRow, MemberRow
 from .structure.analysis import analyse
-from .structure.groups import Group, find_barriers, find_groups
+from .structure.groups import Group, find_barriers, find_groups, why_no_groups
 
 __all__ = ["coupled_channels"]
 
@@ -17,7 +17,7 @@ def coupled_channels(model: Model) -> Coupled:
     try:
         proto = to_proto(model)
     except OutputError:
-        return Coupled(unknown="not looked for: the model is over 2 GB")
+        return Coupled(nothing="not looked for, as the model is over 2 GB")
     coupling = analyse(proto)
     barriers = tuple(
         BarrierRow(
@@ -29,7 +29,8 @@ def coupled_channels(model: Model) -> Coupled:
         )
         for barrier in find_barriers(coupling)
     )
-    return Coupled(tuple(map(_group, find_groups(coupling))), barriers)
+    groups = tuple(map(_group, find_groups(coupling)))
+    return Coupled(groups, barriers, "" if groups or barriers else why_no_groups(coupling))
 
 
 def _group(group: Group) -> GroupRow:

@@ -599,4 +599,4 @@ def test_groups_of_a_model_over_2_gb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouping, "to_proto", refuse)
     report = onnxprune.inspect(mlp(), groups=True)
     assert not report.coupled.groups
-    assert "groups      not looked for: the model is over 2 GB" in str(report)
+    assert "none: not looked for, as the model is over 2 GB" in str(report)

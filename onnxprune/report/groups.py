@@ -66,14 +66,14 @@ class Coupled:
 
     groups: tuple[GroupRow, ...] = ()
     barriers: tuple[BarrierRow, ...] = ()
-    unknown: str = ""
-    """Why they are not known; empty where they are."""
+    nothing: str = ""
+    """Why there is neither a group nor a barrier; empty where there is one."""
 
 
 def coupled_facts(coupled: Coupled) -> Iterator[Fact]:
     """Return the lines about groups, in reading order."""
-    if coupled.unknown:
-        yield Fact("groups", safe(coupled.unknown), "warning")
+    if coupled.nothing:
+        yield Fact("groups", f"none: {safe(coupled.nothing)}", "warning")
         return
     channels = sum(row.channels for row in coupled.groups)
     yield Fact(

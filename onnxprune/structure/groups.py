@@ -13,15 +13,38 @@ from onnx import NodeProto
 from .analysis import Cause, Coupling
 from .atoms import Labels
 
-__all__ = ["Group", "Member", "Obstacle", "find_barriers", "find_groups", "indices"]
+__all__ = [
+    "Group",
+    "Member",
+    "Obstacle",
+    "find_barriers",
+    "find_groups",
+    "indices",
+    "why_no_groups",
+]
 
-_ROLES = {
-    ("Conv", 1): ("out", "in"),
-    ("ConvTranspose", 1): ("in", "out"),
-    ("Gemm", 1): ("in", "out"),
-    ("MatMul", 0): ("out", "in"),
-    ("MatMul", 1): ("in", "out"),
+_OUT_IN, _IN_OUT = ("out", "in"), ("in", "out")
+#: What the first two axes of an operand are.
+_FIRST = {
+    ("Conv", 1): _OUT_IN,
+    ("FusedConv", 1): _OUT_IN,
+    ("ConvInteger", 1): _OUT_IN,
+    ("QLinearConv", 3): _OUT_IN,
+    ("ConvTranspose", 1): _IN_OUT,
+    ("Gemm", 1): _IN_OUT,
+    ("FusedGemm", 1): _IN_OUT,
+    ("QGemm", 3): _IN_OUT,
     ("Gather", 0): ("rows", "out"),
+}
+#: What its last two axes are. A recurrent layer has the rows of all its gates on one of them.
+_LAST = {
+    ("MatMul", 0): _OUT_IN,
+    ("MatMul", 1): _IN_OUT,
+    ("FusedMatMul", 1): _IN_OUT,
+    ("MatMulInteger", 1): _IN_OUT,
+    ("MatMulIntegerToFloat", 1): _IN_OUT,
+    ("QLinearMatMul", 3): _IN_OUT,
+    **{(name, index): _OUT_IN for name in ("LSTM", "GRU", "RNN") for index in (1, 2)},
 }
 
 
@@ -130,6 +153,14 @@ def find_barriers(coupling: Coupling) -> list[Obstacle]:
     return found
 
 
+def why_no_groups(coupling: Coupling) -> str:
+    """Why nothing can be removed, where no barrier says it: no weight has channels of its own."""
+    nodes = [site.node for site in coupling.sites if site is not None]
+    if any(a.HasField("g") or a.graphs for node in nodes for a in node.attribute):
+        return "layers lie in the bodies of If, Loop or Scan, which stay as they are"
+    return "no layer has stored weights with several channels"
+
+
 def _patterns(coupling: Coupling, labels: Labels) -> list[tuple[Labels, int, int]]:
     """The atoms of an axis by how they occur on it: how often, and how far apart."""
     atoms, positions = coupling.atoms.occurrences(labels)
@@ -172,12 +203,12 @@ def _roles(coupling: Coupling) -> dict[tuple[str, int], str]:
         if site is None:
             continue
         for index, name in enumerate(site.node.input):
-            names = _ROLES.get((site.node.op_type, index))
+            key = (site.node.op_type, index)
+            names = _FIRST.get(key) or _LAST.get(key)
             if names is None or name not in stored or len(stored[name]) < 2:
                 continue
             names = names[::-1] if _transposed(site.node) else names
-            rank = len(stored[name])
-            first = rank - 2 if site.node.op_type == "MatMul" else 0
+            first = len(stored[name]) - 2 if key in _LAST else 0
             for axis, role in enumerate(names, first):
                 found.setdefault((name, axis), role)
     return found

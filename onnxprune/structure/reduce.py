@@ -19,7 +19,7 @@ from ..repair.samples import Samples
 from .analysis import Coupling, analyse
 from .choice import Choice, Chooser
 from .config import ChannelConfig
-from .groups import Group, find_barriers, find_groups
+from .groups import Group, find_barriers, find_groups, why_no_groups
 from .importance import Scores, magnitudes
 from .lanes import lay_out
 from .latency import Race, Speed
@@ -197,7 +197,7 @@ def _nothing(coupling: Coupling, groups: Sequence[Group]) -> str:
         if barrier.role == "out"
     )
     shown = "; ".join(reason for reason, _ in reasons.most_common(3))
-    return "no channel can be removed" + (f": {shown}" if shown else "")
+    return f"no channel can be removed: {shown or why_no_groups(coupling)}"
 
 
 def _uncounted(work: Work) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from onnx import FunctionProto, ModelProto, NodeProto
 
 from .constants import Body, Constant, Key, bodies, constants, decoded_by_nodes
 
-__all__ = ["differences"]
+__all__ = ["differences", "relative_difference"]
 
 Constants = Mapping[Key, Constant]
 #: Initializers need not be graph inputs from here on, and may be overridden where they are.
@@ -134,3 +135,24 @@ def _fields(before: Body, after: Body, moved: set[str], crosses: bool) -> list[s
     ):
         problems.append("inputs differ")
     return problems
+
+
+def relative_difference(want: Any, have: Any) -> float:
+    """Largest difference relative to the largest element; 1 for other kinds of outputs."""
+    if not isinstance(want, np.ndarray) or want.dtype.kind != "f":
+        return 0.0 if str(want) == str(have) else _of_maps(want, have)
+    if want.shape != have.shape or want.dtype != have.dtype:
+        return np.inf
+    one, two = want.astype(np.float64), have.astype(np.float64)
+    if not np.array_equal(np.isfinite(one), np.isfinite(two)):
+        return np.inf
+    scale = np.abs(one).max(initial=0, where=np.isfinite(one)) or 1.0
+    return float(np.abs(one - two).max(initial=0, where=np.isfinite(one)) / scale)
+
+
+def _of_maps(want: Any, have: Any) -> float:
+    """The same of sequences of maps (ZipMap)."""
+    if not isinstance(want, list) or len(want) != len(have):
+        return np.inf
+    values = [np.array([list(entry.values()) for entry in side]) for side in (want, have)]
+    return relative_difference(*values)

@@ -16,7 +16,7 @@ import numpy as np
 Feeds = dict[str, np.ndarray]
 Make = Callable[[Path, np.random.Generator], Feeds]
 
-__all__ = ["feeds_of"]
+__all__ = ["Feeds", "feeds_of"]
 
 BATCH = 4
 CIFAR_MEAN = np.array([0.4914, 0.4822, 0.4465])

@@ -11,9 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto
 
@@ -23,6 +21,7 @@ from onnxprune.model.sources import read
 from onnxprune.structure.config import BLOCK
 from onnxprune.structure.dead import Shrunk, shrink
 from onnxprune.structure.macs import count_parameters
+from tests.corpus.comparing import relative_difference
 from tests.corpus.feeds import feeds_of
 from tests.corpus.running import session_of
 from tests.corpus.zoo import models
@@ -118,33 +117,12 @@ def _compare(outcome: Outcome, path: Path, pruned: ModelProto, smaller: ModelPro
         session = session_of(smaller)
         for feeds in feeds_of(path.parent, path.stem, inputs):
             want, have = reference.run(None, dict(feeds)), session.run(None, dict(feeds))
-            outcome.error = max(outcome.error, *map(_difference, want, have))
+            outcome.error = max(outcome.error, *map(relative_difference, want, have))
     except Exception as error:
         outcome.problems.append(f"does not run: {error}")
         return
     if not outcome.error <= (TOLERANCE_HALF if half else TOLERANCE):
         outcome.problems.append(f"outputs differ by {outcome.error:.1e}")
-
-
-def _difference(want: Any, have: Any) -> float:
-    """Largest difference relative to the largest element; 1 for other kinds of outputs."""
-    if not isinstance(want, np.ndarray) or want.dtype.kind != "f":
-        return 0.0 if str(want) == str(have) else _of_maps(want, have)
-    if want.shape != have.shape or want.dtype != have.dtype:
-        return np.inf
-    one, two = want.astype(np.float64), have.astype(np.float64)
-    if not np.array_equal(np.isfinite(one), np.isfinite(two)):
-        return np.inf
-    scale = np.abs(one).max(initial=0, where=np.isfinite(one)) or 1.0
-    return float(np.abs(one - two).max(initial=0, where=np.isfinite(one)) / scale)
-
-
-def _of_maps(want: Any, have: Any) -> float:
-    """The same of sequences of maps (ZipMap)."""
-    if not isinstance(want, list) or len(want) != len(have):
-        return np.inf
-    values = [np.array([list(entry.values()) for entry in side]) for side in (want, have)]
-    return _difference(*values)
 
 
 def _row(outcome: Outcome) -> str:

@@ -107,7 +107,8 @@ def masked(coupling: Coupling, atoms: Sequence[int]) -> ModelProto:
             shape = [1] * len(coupling.axes[name])
             shape[axis] = len(gap)
             mask = f"mask_{number}_{operand}"
-            values = (~gap).astype(np.float32).reshape(shape)
+            dtype = helper.tensor_dtype_to_np_dtype(coupling.prepared.sizes.one.types[name])
+            values = (~gap).astype(dtype).reshape(shape)
             model.graph.initializer.append(numpy_helper.from_array(values, mask))
             nodes.append(helper.make_node("Mul", [name, mask], [f"{mask}_product"]))
             node.input[operand] = f"{mask}_product"
