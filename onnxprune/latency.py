@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from .comparison.interleaved import interleaved_seconds
-from .likeness import first_run
 from .model.model import Model
 from .model.save import INLINE_LIMIT, serialised
 from .report.report import Latency
-from .runtime import CannotRun, Feeds, open_session, run, runtime_name
+from .runtime import CannotRun, Feeds, first_run, open_session, run, runtime_name
 
 __all__ = ["latency_of"]
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from .model.model import Model
 from .model.save import serialised
-from .runtime import CannotRun, Feeds, open_session, random_feeds, run
+from .runtime import first_run, open_session, run
 
-__all__ = ["TOLERANCES", "difference", "first_run", "outputs_differ"]
+__all__ = ["TOLERANCES", "difference", "outputs_differ"]
 
 #: Largest difference of an output, relative to its largest element, that rounding explains, by the
 #: bytes of an element: sums of a changed length are rounded in another order, layer after layer.
@@ -77,14 +77,3 @@ def _same(want: Any, have: Any) -> bool:
     if isinstance(want, float):
         return bool(abs(want - have) <= TOLERANCES[4] * max(1.0, abs(want)))
     return bool(want == have)
-
-
-def first_run(session: Any) -> tuple[Feeds, list[Any]]:
-    """Random inputs that a model runs on, and its outputs; raises CannotRun."""
-    failure = CannotRun("there are no inputs to try")
-    for feeds in random_feeds(session):
-        try:
-            return feeds, run(session, feeds)
-        except CannotRun as error:
-            failure = error
-    raise failure

@@ -18,6 +18,7 @@ __all__ = [
     "CannotRun",
     "Feeds",
     "cause",
+    "first_run",
     "open_session",
     "random_feeds",
     "run",
@@ -192,3 +193,14 @@ def cause(error: Exception) -> str:
     while previous != inner:
         previous, inner = inner, WRAPPING.sub("", inner)
     return inner.strip()
+
+
+def first_run(session: Any) -> tuple[Feeds, list[Any]]:
+    """Random inputs that a model runs on, and its outputs; raises CannotRun."""
+    failure = CannotRun("there are no inputs to try")
+    for feeds in random_feeds(session):
+        try:
+            return feeds, run(session, feeds)
+        except CannotRun as error:
+            failure = error
+    raise failure

@@ -20,7 +20,7 @@ from .model.model import Model, payload_key
 from .model.save import serialised, write_pair
 from .model.tensors import TensorAddress, all_tensors
 from .report.report import CheckResult
-from .runtime import CannotRun, Feeds, open_session, random_feeds, run
+from .runtime import CannotRun, Feeds, first_run, open_session, run
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -196,19 +196,19 @@ def _compare(path: Path, expected: Model, *, light: bool) -> str | None:
 def _is_random(model: Model, folder: Path) -> bool:
     """Whether one session gives different outputs for the same inputs."""
     session = _session(model, True, folder)
-    feeds, first = _first_run(session)
+    feeds, first = first_run(session)
     return not same_outputs(first, run(session, feeds))
 
 
 def _run_alone(path: Path) -> CheckResult:
     session = open_session(path, light=True, threads=1)
-    _first_run(session)
+    first_run(session)
     return CheckResult("onnxruntime", "passed", "runs on random inputs (over 1 GB: not compared)")
 
 
 def _reference(model: Model, light: bool, folder: Path) -> tuple[Feeds, list[Any]]:
     """Inputs that the in-memory model runs on, and its outputs."""
-    return _first_run(_session(model, light, folder))
+    return first_run(_session(model, light, folder))
 
 
 def _session(model: Model, light: bool, folder: Path) -> onnxruntime.InferenceSession:
@@ -222,16 +222,6 @@ def _session(model: Model, light: bool, folder: Path) -> onnxruntime.InferenceSe
     except OSError as error:
         raise CannotRun(f"no second copy of the model could be written: {error}") from error
     return open_session(copy, light=light, threads=1)
-
-
-def _first_run(session: Any) -> tuple[Feeds, list[Any]]:
-    failure = CannotRun("there are no inputs to try")
-    for feeds in random_feeds(session):
-        try:
-            return feeds, run(session, feeds)
-        except CannotRun as error:
-            failure = error
-    raise failure
 
 
 def same_outputs(have: Any, want: Any) -> bool:
