@@ -23,6 +23,7 @@ ACTIVATIONS = {
 def fused(kind, parameters, function, *, bias=True, addend=False):
     shapes = [(1, 2, 4, 3), (2, 2, 3, 2), (2,) if bias else None, (1, 2, 4, 2) if addend else None]
     values = draw(shapes, seed=11)
+    values["x1"] /= 6  # for results on both sides of every kink, and not far from it
     names = [f"x{i}" if shape else "" for i, shape in enumerate(shapes)]
     while not names[-1]:
         names.pop()
@@ -53,11 +54,20 @@ def test_fused_conv(kind):
     fused(kind, *ACTIVATIONS[kind]).check()
 
 
+def test_fused_conv_whose_leaky_slope_is_zero():
+    fused("LeakyRelu", [0.0], lambda z: np.maximum(z, 0)).check()
+
+
 def test_fused_conv_with_addend():
     fused("Relu", *ACTIVATIONS["Relu"], addend=True).check()
     fused("Relu", *ACTIVATIONS["Relu"], bias=False, addend=True).check()
 
 
-def test_fused_conv_with_another_activation():
-    with pytest.raises(ModelError, match="FusedConv 'node' has the activation 'Softplus'"):
-        fused("Softplus", [], np.tanh).gradients("static")
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    # of a falling slope the output does not tell on which side of 0 the input was
+    [("Softplus", []), ("LeakyRelu", [-0.25])],
+)
+def test_fused_conv_with_another_activation(kind, parameters):
+    with pytest.raises(ModelError, match=f"FusedConv 'node' has the activation '{kind}'"):
+        fused(kind, parameters, np.tanh).gradients("static")
