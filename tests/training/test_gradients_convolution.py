@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,23 +33,24 @@ CONVOLUTIONS = {
     "depthwise stride": lambda: conv((1, 2, 5, 4), (4, 1, 3, 2), group=2, strides=[2, 3]),
     "groups 1-d": lambda: conv((2, 4, 5), (2, 2, 3), group=2, dilations=[2], pads=[1, 1]),
     "groups pointwise": lambda: conv((2, 4, 3), (4, 2, 1), group=2),
-    # the products of single samples (many positions), of the whole batch, and the convolution
+    # the products of single samples (many positions), and of the whole batch
     "by sample": lambda: conv((2, 5, 12), (1, 5, 2), bias=True),
     "by tap": lambda: conv(
         (2, 6, 2, 3), (2, 6, 2, 2), kernel_shape=[2, 2], pads=[1, 0, 0, 0], modes=EVERY
     ),
     "by tap stride": lambda: conv((2, 5, 4, 3), (1, 5, 3, 2), strides=[2, 2], pads=[1, 1, 1, 0]),
-    "many taps": lambda: conv((2, 1, 6, 6), (2, 1, 5, 5), pads=[2, 0, 1, 1]),
-    "many taps stride": lambda: conv((1, 1, 8, 6), (2, 1, 5, 5), strides=[3, 2]),
-    "many taps dilated": lambda: conv((1, 1, 34), (1, 1, 25), dilations=[1], strides=[2]),
+    # more kernel elements than anything but the convolution is for
+    "many taps": lambda: conv((2, 1, 9, 7), (2, 1, 9, 8), pads=[2, 0, 1, 1]),
+    "many taps stride": lambda: conv((1, 1, 12, 9), (2, 1, 9, 8), strides=[3, 2]),
+    "many taps dilated": lambda: conv((1, 1, 70), (1, 1, 65), dilations=[1], strides=[2]),
     "many taps steps": lambda: conv(
-        (1, 2, 10, 5), (1, 2, 5, 5), strides=[3, 1], dilations=[2, 1], pads=[1, 1, 0, 0]
+        (1, 2, 19, 8), (1, 2, 9, 8), strides=[3, 1], dilations=[2, 1], pads=[1, 1, 0, 0]
     ),
     # the weight's shape is unknown too
     "unknown weight": lambda: conv(
         (2, 2, 4, 3), (3, 2, 2, 2), kernel_shape=[2, 2], strides=[2, 1], bias=True, modes=EVERY
     ),
-    "unknown many": lambda: conv((1, 1, 30), (2, 1, 26), kernel_shape=[26], modes=EVERY),
+    "unknown many": lambda: conv((1, 1, 68), (2, 1, 65), kernel_shape=[65], modes=EVERY),
     "unknown pointwise": lambda: conv((2, 2, 3), (3, 2, 1), kernel_shape=[1], modes=EVERY),
     "VALID": lambda: conv((1, 2, 5, 4), (2, 2, 3, 2), auto_pad="VALID", strides=[2, 1]),
     "SAME_UPPER": lambda: conv(
@@ -70,7 +72,7 @@ CONVOLUTIONS = {
         (1, 2, 7), (2, 2, 1), auto_pad="SAME_UPPER", strides=[3], pads=[0, 0]
     ),
     "SAME_LOWER many": lambda: conv(
-        (1, 1, 6, 5), (1, 1, 5, 5), auto_pad="SAME_LOWER", strides=[2, 1], pads=[2, 2, 1, 2]
+        (1, 1, 6, 5), (1, 1, 9, 8), auto_pad="SAME_LOWER", strides=[2, 1], pads=[4, 4, 3, 3]
     ),
     "SAME groups": lambda: conv(
         (1, 2, 4, 4),
@@ -129,10 +131,11 @@ def test_any_same_padding(auto, axes):
         ((8, 64, 8, 8), (64, 64, 3, 3), 1, {"Conv": 1, "Gemm": 1}),
         ((8, 1, 12, 12), (16, 1, 9, 9), 1, {"Conv": 1}),
         ((8, 16, 8, 8), (16, 1, 3, 3), 16, {"Conv": 1, "MatMul": 1, "ReduceSum": 1}),
-        ((8, 16, 8, 8), (16, 1, 9, 9), 16, {"MatMul": 81, "Slice": 81, "ReduceSum": 1}),
+        ((8, 16, 8, 8), (16, 1, 9, 9), 16, {"MatMul": 81, "Slice": 81, "ReduceSum": 1, "Pad": 1}),
         ((8, 64, 7, 7), (128, 64, 1, 1), 1, {"Gemm": 1}),
         ((8, 16, 32, 32), (16, 16, 1, 1), 1, {"MatMul": 1, "ReduceSum": 1}),
-        ((8, 16, "H", "W"), (16, 16, 3, 3), 1, {"Gemm": 9, "Slice": 9}),
+        ((8, 16, "H", "W"), (16, 16, 3, 3), 1, {"Gemm": 9, "Slice": 9, "Pad": 1}),
+        ((8, 16, "H", "W"), ("O", 16, 1, 1), 1, {"Gemm": 1}),
     ],
 )
 def test_form_of_the_weight_gradient(x, w, group, expected):
@@ -143,7 +146,8 @@ def test_form_of_the_weight_gradient(x, w, group, expected):
     builder = GraphBuilder(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)]))
     pull_back(builder, {"y": "y"}, ["w"])
     made = [node.op_type for node in builder.graph.node[1:]]
-    work = {kind: made.count(kind) for kind in ("MatMul", "Gemm", "Conv", "Slice", "ReduceSum")}
+    kinds = ("MatMul", "Gemm", "Conv", "Slice", "ReduceSum", "Pad")
+    work = {kind: made.count(kind) for kind in kinds}
     assert {kind: count for kind, count in work.items() if count} == expected
 
 
@@ -165,6 +169,7 @@ TURNED = ["Slice", "Conv"]
         ((7, 7), (4, 4, 3, 3), TURNED, {}),
         # a large weight
         ((8, 8), (120, 120, 3, 3), TURNED, {"pads": [1] * 4}),
+        (("H", "W"), (256, 128, 2, 2), TURNED, {}),
         ((8, 8), (121, 121, 3, 3), ["ConvTranspose"], {"pads": [1] * 4}),
         # impossible
         ((8, 8), (4, 4, 3, 3), ["ConvTranspose"], {"pads": [1] * 4, "strides": [2, 1]}),
@@ -185,6 +190,17 @@ def test_form_of_the_input_gradient(x, w, expected, given):
     assert made == ["Conv", *expected]
 
 
+def test_form_of_the_input_gradient_where_only_the_output_is_known():
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 23]>
+        g (float[N,4,H,W] x, float[4,4,3,3] w) => (float[N,4,6,6] y) { y = Conv(x, w) }"""
+    )
+    builder = GraphBuilder(model)
+    assert builder.shape("y")[2:] == (6, 6)
+    pull_back(builder, {"y": "y"}, ["x"])
+    assert [node.op_type for node in builder.graph.node].count("Conv") == 2
+
+
 # ---- what is refused ---------------------------------------------------------------------------
 
 
@@ -200,6 +216,16 @@ def test_groups_of_unknown_weight():
         check.gradients("symbolic")
     found = check.gradients("symbolic", ["x0"])
     assert found["x0"].shape == (1, 2, 4)
+
+
+@pytest.mark.parametrize("w", [("O", 1, 3), (2, "I", 3)])
+def test_groups_of_partly_unknown_weight(w):
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="node", group=2)
+    infos = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", (1, 2, 4)), ("w", w))]
+    graph = helper.make_graph([node], "g", infos, [])
+    builder = GraphBuilder(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)]))
+    with pytest.raises(ModelError, match=r"Conv 'node' has groups.*fixed shape"):
+        pull_back(builder, {"y": "y"}, ["w"])
 
 
 def test_same_with_dilations():

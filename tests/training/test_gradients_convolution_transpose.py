@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.errors import ModelError
+from onnxprune.training.backward import pull_back
+from onnxprune.training.builder import GraphBuilder
 from tests.training.convolutions import EVERY, conv_transpose, geometries
 
 TRANSPOSED = {
@@ -25,7 +27,7 @@ TRANSPOSED = {
     "depthwise": lambda: conv_transpose((2, 3, 3), (3, 1, 3), group=3, strides=[2]),
     "3-d": lambda: conv_transpose((1, 2, 2, 2, 2), (2, 2, 2, 1, 2), strides=[2, 1, 1]),
     "many taps": lambda: conv_transpose(
-        (1, 2, 2, 2), (2, 1, 5, 5), strides=[2, 2], pads=[1, 1, 2, 2], output_padding=[1, 0]
+        (1, 2, 2, 2), (2, 1, 9, 8), strides=[2, 2], pads=[1, 1, 2, 2], output_padding=[1, 0]
     ),
     "by tap": lambda: conv_transpose((2, 2, 2, 2), (2, 6, 2, 2), strides=[1, 2]),
     "unknown weight": lambda: conv_transpose(
@@ -56,7 +58,10 @@ TRANSPOSED = {
         (1, 2, 3), (2, 2, 3), strides=[2], output_shape=[8], pads=[0, 0], more=[1]
     ),
     "output_shape all": lambda: conv_transpose(
-        (1, 1, 3), (1, 1, 4), strides=[2], output_shape=[7], output_padding=[1], pads=[1, 1]
+        (1, 1, 4), (1, 1, 4), strides=[2], output_shape=[8], output_padding=[1], pads=[2, 1]
+    ),
+    "output_shape dilations": lambda: conv_transpose(
+        (2, 1, 4), (1, 1, 2), strides=[2], dilations=[3], output_shape=[7], pads=[2, 1]
     ),
 }
 
@@ -100,3 +105,13 @@ def test_groups_of_unknown_weight():
     check = conv_transpose((1, 4, 3), (4, 2, 2), group=2, kernel_shape=[2])
     with pytest.raises(ModelError, match=r"ConvTranspose 'node' has groups.*fixed shape"):
         check.gradients("symbolic")
+    assert check.gradients("symbolic", ["x0"])["x0"].shape == (1, 4, 3)
+
+
+@pytest.mark.parametrize("given", [{"pads": [1, 1]}, {"output_shape": [6]}])
+def test_input_gradient_of_known_sizes(given):
+    """Nothing is padded or measured at run time."""
+    check = conv_transpose((1, 2, 4), (2, 2, 3), **given)
+    builder = GraphBuilder(check.model("static"))
+    pull_back(builder, {"y0": "y0"}, ["x0"])
+    assert [node.op_type for node in builder.graph.node] == ["ConvTranspose", "Conv"]

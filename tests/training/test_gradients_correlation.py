@@ -33,7 +33,7 @@ def correlate(large, small, kernel, strides, dilations, pads, group):
 
 
 def built(form, large, small, kernel, attributes, *, late=False):
-    """The same by one of the forms; `late`: padding is known at run time only."""
+    """The same by one of the forms, and what it is made of; `late`: pads known at run time only."""
     strides, dilations, pads, group = (
         attributes[name] for name in ("strides", "dilations", "pads", "group")
     )
@@ -52,7 +52,8 @@ def built(form, large, small, kernel, attributes, *, late=False):
     sizes = Sizes(small.shape[1], large.shape[1] // group, positions, group)
     result = FORMS[form](builder, "large", "small", slides, sizes)
     model.graph.output.append(helper.make_tensor_value_info(result, 1, None))
-    return evaluate(model, feeds)[result]
+    made = [node.op_type for node in model.graph.node]
+    return evaluate(model, feeds)[result], made
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -82,9 +83,40 @@ def test_forms_agree(geometry, rest, late):
     small = random.uniform(-1, 1, (2, outer * group, *places)).astype(np.float32)
     expected = correlate(large, small, kernel, **attributes)
     for form in FORMS if group == 1 else GROUPED:
-        found = built(form, large, small, kernel, attributes, late=late)
+        found, _ = built(form, large, small, kernel, attributes, late=late)
         assert found.shape == expected.shape, form
         assert relative_error(found, expected) < 1e-4, form
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "kernel", "group", "turned"),
+    [
+        (16, 3, [6], 1, True),
+        (16, 2, [8], 1, True),
+        (16, 3, [5], 1, False),  # the left operand is the larger one
+        (15, 3, [6], 1, False),
+        (17, 3, [6], 1, False),
+        (32, 6, [6], 2, True),
+        (16, 6, [6], 2, False),
+        (32, 3, [4, 3], 1, True),
+    ],
+)
+def test_products_of_samples(rows, columns, kernel, group, turned):
+    """The products are transposed where the right operand is then small and even."""
+    rank = len(kernel)
+    attributes = {
+        "strides": [1] * rank,
+        "dilations": [1] * rank,
+        "pads": [0] * 2 * rank,
+        "group": group,
+    }
+    random = np.random.default_rng(3)
+    sizes = [width + 2 for width in kernel]
+    large = random.uniform(-1, 1, (2, columns, *sizes)).astype(np.float32)
+    small = random.uniform(-1, 1, (2, rows, *[3] * rank)).astype(np.float32)
+    found, made = built("samples", large, small, kernel, attributes)
+    assert relative_error(found, correlate(large, small, kernel, **attributes)) < 1e-4
+    assert made.count("Transpose") == (2 if turned else 1)
 
 
 def square(kernel, stride=1, pad=0):
@@ -113,6 +145,9 @@ def square(kernel, stride=1, pad=0):
         (Sizes(64, 192, 8 * 8), square(1), "batch"),
         (Sizes(64, 256, 300 * 300), square(1), "samples"),
         (Sizes(64, 32, 8 * 8), square(1, 2), "samples"),
+        (Sizes(64, 32, 64 * 64), square(4), "samples"),
+        # equal costs
+        (Sizes(5, 2, 2), square(1), "samples"),
         # groups
         (Sizes(96, 1, 16 * 16, 96), square(3, 1, 1), "samples"),
         (Sizes(96, 1, 51 * 51, 96), square(3, 1, 1), "sample taps"),
@@ -124,6 +159,7 @@ def square(kernel, stride=1, pad=0):
         (Sizes(16, 2, None, 8), square(3), "sample taps"),
         (Sizes(None, 16, 64), square(3), "batch taps"),
         (Sizes(16, None, 64), square(1), "batch taps"),
+        (Sizes(None, None, None), square(8), "batch taps"),
         (Sizes(None, None, None), square(9), "convolution"),
     ],
     ids=str,

@@ -31,17 +31,14 @@ def conv(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
 
 
 def convolution_gradients(b: GraphBuilder, node: Node, dy: str) -> list[str | None]:
-    """Gradients of x, W and, where there is one, B, from that of what the convolution gives."""
+    """Gradients of x, W and B from that of what the convolution gives."""
     x, weight = node.inputs[:2]
     window = window_of(b, node, x, kernel_of(b, node, weight))
-    found: list[str | None] = [None, None]
-    if node.needs[0]:
-        found[0] = _input_gradient(b, node, dy, window)
-    if node.needs[1]:
-        found[1] = weight_gradient(b, node, x, dy, weight, window)
-    if node.input(2) is not None:
-        found.append(bias_gradient(b, dy, window))
-    return found
+    return [
+        _input_gradient(b, node, dy, window),
+        weight_gradient(b, node, x, dy, weight, window) if node.needs[1] else None,
+        bias_gradient(b, dy, window),
+    ]
 
 
 def bias_gradient(b: GraphBuilder, dy: str, window: Window) -> str:
@@ -69,7 +66,7 @@ def pointwise(b: GraphBuilder, dy: str, weight: str, x: str) -> str:
 def _flips(b: GraphBuilder, node: Node, dy: str, window: Window) -> bool:
     """Whether a convolution with the flipped kernel is possible, and the faster form."""
     shape, group = b.static_shape(node.inputs[1]), node.attribute("group", 1)
-    if shape is None or not window.dense or min(_pads_of_flipped(window), default=-1) < 0:
+    if shape is None or not window.dense or min(_pads_of_flipped(window)) < 0:
         return False
     inner, outer = spatial(b, dy), spatial(b, node.inputs[0])
     # Where sizes are unknown: both have about as many positions.
@@ -79,10 +76,12 @@ def _flips(b: GraphBuilder, node: Node, dy: str, window: Window) -> bool:
 
 
 def _pads_of_flipped(window: Window) -> list[int]:
-    """Padding with which the flipped kernel reaches from dy all over x; none if unknown now."""
-    if isinstance(window.pads, str):
-        return []
-    return [width - 1 - pad for width, pad in zip(window.extent * 2, window.pads, strict=True)]
+    """Padding with which the flipped kernel reaches from dy all over x.
+
+    Without steps the window's own does not depend on sizes, so it is known.
+    """
+    pads = window.begin + window.end
+    return [width - 1 - pad for width, pad in zip(window.extent * 2, pads, strict=True)]
 
 
 def flipped(b: GraphBuilder, dy: str, weight: str, window: Window, group: int) -> str:

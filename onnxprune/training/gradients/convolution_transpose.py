@@ -30,10 +30,7 @@ def conv_transpose(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     dy, (x, weight) = str(grads[0]), node.inputs[:2]
     window = _window(b, node, kernel_of(b, node, weight))
     by_weight = weight_gradient(b, node, dy, x, weight, window) if node.needs[1] else None
-    found = [_convolved(b, node, dy, window), by_weight]
-    if node.input(2) is not None:
-        found.append(bias_gradient(b, dy, window))
-    return found
+    return [_convolved(b, node, dy, window), by_weight, bias_gradient(b, dy, window)]
 
 
 def _convolved(b: GraphBuilder, node: Node, dy: str, window: Window) -> str:
@@ -44,7 +41,6 @@ def _convolved(b: GraphBuilder, node: Node, dy: str, window: Window) -> str:
         dy,
         node.inputs[1],
         group=node.attribute("group", 1),
-        kernel_shape=window.kernel,
         strides=window.strides,
         dilations=window.dilations,
         pads=window.pads,
@@ -66,8 +62,7 @@ def _window(b: GraphBuilder, node: Node, kernel: Sequence[int]) -> Window:
 
 def _excess(b: GraphBuilder, node: Node, window: Window) -> Sequence[int] | str:
     """Elements per axis that the output would have too many without padding."""
-    x, given = node.inputs[0], node.attribute("output_shape", list[int]())
-    wanted = given[-window.rank :]
+    x, wanted = node.inputs[0], node.attribute("output_shape", list[int]())
     more = node.attribute("output_padding", [0] * window.rank)
     reach = [width + extra for width, extra in zip(window.extent, more, strict=True)]
     if not wanted:  # size · stride elements, out of (size - 1) · stride + reach

@@ -180,8 +180,8 @@ def _by_sample_taps(b: GraphBuilder, large: str, small: str, window: Window, siz
         b.op("MatMul", left, b.swap_last(b.reshape(part, [0, group, columns, -1])))
         for part in taps(b, large, window)
     ]
-    joined = parts[0] if len(parts) == 1 else b.op("Concat", *parts, axis=3)
-    summed = b.reshape(b.reduce_sum(joined, [0]), [rows, window.taps, columns])
+    products = b.op("Concat", *parts, axis=3)
+    summed = b.reshape(b.reduce_sum(products, [0]), [rows, window.taps, columns])
     return b.reshape(b.transpose(summed, [0, 2, 1]), [rows, columns, *window.kernel])
 
 
@@ -191,8 +191,7 @@ def _by_batch_taps(b: GraphBuilder, large: str, small: str, window: Window, _: S
         b.op("Gemm", left, b.op("Flatten", part, axis=1), transB=1)
         for part in taps(b, channels_first(b, large, window), window)
     ]
-    joined = parts[0] if len(parts) == 1 else b.op("Concat", *parts, axis=1)
-    cube = b.reshape(joined, [0, window.taps, -1])
+    cube = b.reshape(b.op("Concat", *parts, axis=1), [0, window.taps, -1])
     return b.reshape(b.transpose(cube, [0, 2, 1]), [0, 0, *window.kernel])
 
 

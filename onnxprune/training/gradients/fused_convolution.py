@@ -16,8 +16,7 @@ Gradients = Sequence[str | None]
 def fused_conv(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     """activation(Conv(x, W, B) + Z): dZ is the gradient behind the activation."""
     dy = _through_activation(b, node, str(grads[0]))
-    found = convolution_gradients(b, node, dy)
-    return [*found, *[None] * (3 - len(found)), dy]
+    return [*convolution_gradients(b, node, dy), dy]
 
 
 def _through_activation(b: GraphBuilder, node: Node, dy: str) -> str:
