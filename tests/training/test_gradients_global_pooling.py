@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from onnxprune.training.backward import pull_back
+from onnxprune.training.builder import GraphBuilder
 from tests.training.gradcheck import Case, Check, Draw
 from tests.training.pools import EVERY, TORCH
 
@@ -64,6 +66,13 @@ def test_global(case):
     case.check()
     if TORCH and case.check_.torch:
         case.check_torch()
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("static", False), ("symbolic", True)])
+def test_positions_are_counted_only_where_sizes_are_unknown(mode, expected):
+    builder = GraphBuilder(Case("GlobalAveragePool", (2, 3, 4)).check_.model(mode))
+    pull_back(builder, {"y0": "y0"}, ["x0"])
+    assert ("ReduceProd" in {node.op_type for node in builder.graph.node}) == expected
 
 
 def gradient_at(op, x, dy, **attributes):

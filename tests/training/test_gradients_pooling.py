@@ -82,6 +82,14 @@ def test_uneven_pool(op, more, name):
     pooling(op, shape, kernel, **given, **more).check()
 
 
+@pytest.mark.parametrize("auto", ["VALID", "SAME_UPPER"])
+def test_pads_beside_automatic_ones(auto):
+    """onnxruntime ignores them."""
+    check = pooling("AveragePool", (1, 2, 6), [3], auto_pad=auto, strides=[3], pads=[0, 0])
+    check.nodes[0].attribute.append(helper.make_attribute("pads", [1, 0]))
+    check.check()
+
+
 @pytest.mark.parametrize("name", [*GEOMETRIES, "uneven stride", "dilated", "SAME_UPPER stride"])
 def test_lp_pool(name):
     shape, kernel, given = {**GEOMETRIES, **UNEVEN, **AUTO}[name]
@@ -135,6 +143,12 @@ def test_max_pool_whose_indices_are_used(order, strides):
     check.check()
 
 
+@pytest.mark.parametrize("name", ["overlap ceil", "dilated stride", "SAME_LOWER stride"])
+def test_max_pool_with_column_major_indices(name):
+    shape, kernel, given = {**GEOMETRIES, **UNEVEN, **AUTO}[name]
+    pooling("MaxPool", shape, kernel, storage_order=1, **given).check()
+
+
 def test_max_pool_that_only_gives_indices():
     node = helper.make_node("MaxPool", ["x"], ["", "places"], kernel_shape=[2])
     used = helper.make_node("Cast", ["places"], ["y"], to=1)
@@ -179,6 +193,38 @@ def test_first_of_equal_maxima():
 def test_form_of_average_pool(given, expected):
     found = forms(pooling("AveragePool", (1, 1, 4, 4), [2, 2], **given))
     assert found & {"Resize", "AveragePool", "ConvTranspose"} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("given", "counted"),
+    [
+        ({}, False),
+        ({"pads": [1, 0, 0, 0], "count_include_pad": 1}, False),
+        ({"pads": [1, 0, 0, 0]}, True),
+        ({"ceil_mode": 1, "count_include_pad": 1}, True),
+    ],
+)
+def test_elements_are_counted_only_where_windows_differ(given, counted):
+    assert ("Range" in forms(pooling("AveragePool", (1, 1, 4, 4), [2, 2], **given))) == counted
+
+
+@pytest.mark.parametrize(("size", "padded"), [(4, False), (5, True)])
+def test_what_no_window_covers_is_filled_up(size, padded):
+    found = forms(pooling("AveragePool", (1, 1, 4, size), [2, 2], strides=[2, 2]))
+    assert ("Pad" in found) == padded
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1, False), (2, False), (3, True)])
+def test_powers_are_computed_only_where_needed(power, expected):
+    assert ("Pow" in forms(pooling("LpPool", (1, 1, 4), [2], p=power))) == expected
+
+
+def test_known_sizes_are_not_measured():
+    """onnxruntime then counts what lies under the windows once, when it loads the model."""
+    check = pooling("AveragePool", (1, 1, 5, 4), [2, 2], strides=[2, 2], pads=[1, 0, 0, 0])
+    found = forms(check)
+    assert "Range" in found
+    assert "Shape" not in found
 
 
 def forms(check):

@@ -109,7 +109,7 @@ def average_pool(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
 def _shares(b: GraphBuilder, node: Node, window: Window, dy: str) -> str:
     """One over the number of elements that every position averages."""
     with_pads = bool(node.attribute("count_include_pad", 0))
-    unpadded = isinstance(window.pads, tuple) and not any(window.pads)
+    unpadded = window.pads == (0,) * 2 * window.rank
     if not node.attribute("ceil_mode", 0) and (with_pads or unpadded):
         return b.scalar(1 / window.taps, dy)
     counts = [

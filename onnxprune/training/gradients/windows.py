@@ -132,9 +132,9 @@ def window_of(b: GraphBuilder, node: Node, x: str, kernel: Sequence[int]) -> Win
 
 def _missing(b: GraphBuilder, x: str, window: Window) -> Sequence[int] | str:
     """Elements that x lacks for ceil(size / stride) positions, negative where it has more."""
+    if window.dense:  # whatever the sizes
+        return [width - 1 for width in window.kernel]
     sizes = spatial(b, x)
-    if sizes is None and window.dense:
-        sizes = (1,) * window.rank  # any size gives the same
     if sizes is not None:
         steps = zip(sizes, window.strides, window.kernel, strict=True)
         return [(size - 1) // step * step + width - size for size, step, width in steps]
@@ -207,7 +207,6 @@ def transposed(
         dy,
         weight,
         group=group,
-        kernel_shape=window.kernel,
         strides=window.strides,
         dilations=window.dilations,
         pads=[*window.begin, *end],
