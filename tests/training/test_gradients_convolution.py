@@ -14,6 +14,7 @@ from onnxprune.errors import ModelError
 from onnxprune.training.backward import pull_back
 from onnxprune.training.builder import GraphBuilder
 from tests.training.convolutions import EVERY, conv, geometries
+from tests.training.element_types import assert_same_types
 
 CONVOLUTIONS = {
     "1-d": lambda: conv((2, 2, 6), (3, 2, 3), bias=True),
@@ -121,6 +122,14 @@ def test_any_same_padding(auto, axes):
     conv((1, 2, *sizes), (2, 2, *kernel), auto_pad=auto, strides=strides, pads=pads).check()
 
 
+@pytest.mark.parametrize(
+    "name", ["2-d", "2-d stride", "pointwise", "depthwise", "by tap", "many taps", "SAME_UPPER"]
+)
+def test_types_agree(name):
+    model = CONVOLUTIONS[name]().model("weights")
+    assert_same_types(model, [info.name for info in model.graph.input])
+
+
 # ---- which form --------------------------------------------------------------------------------
 
 
@@ -158,6 +167,7 @@ TURNED = ["Slice", "Conv"]
     ("x", "w", "expected", "given"),
     [
         (("H", "W"), (4, 4, 1, 1), ["MatMul"], {}),
+        (("W",), (4, 4, 1), ["MatMul"], {}),
         (("H", "W"), (4, 4, 3, 3), TURNED, {"pads": [1] * 4}),
         (("H", "W"), (8, 4, 3, 3), TURNED, {"pads": [1] * 4}),
         # more channels to read than to write

@@ -10,6 +10,7 @@ from onnx import helper
 
 from onnxprune.training.backward import pull_back
 from onnxprune.training.builder import GraphBuilder
+from tests.training.element_types import assert_same_types
 from tests.training.gradcheck import Case, Check, Draw
 from tests.training.pools import EVERY, TORCH
 
@@ -73,6 +74,12 @@ def test_positions_are_counted_only_where_sizes_are_unknown(mode, expected):
     builder = GraphBuilder(Case("GlobalAveragePool", (2, 3, 4)).check_.model(mode))
     pull_back(builder, {"y0": "y0"}, ["x0"])
     assert ("ReduceProd" in {node.op_type for node in builder.graph.node}) == expected
+
+
+@pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool"])
+@pytest.mark.parametrize("mode", ["static", "symbolic"])
+def test_types_agree(op, mode):
+    assert_same_types(Case(op, (2, 3, 4)).check_.model(mode), ["x0"])
 
 
 def gradient_at(op, x, dy, **attributes):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import ModelProto, TensorProto, helper
 
 from onnxprune.errors import ModelError
 from onnxprune.training.backward import pull_back
 from onnxprune.training.builder import GraphBuilder
+from tests.training.element_types import assert_same_types
 from tests.training.evaluate64 import evaluate
 from tests.training.pools import against_torch, pooling, torch_max
 
@@ -36,8 +37,14 @@ GEOMETRIES = {
 UNEVEN = {
     "uneven": ((1, 2, 4, 5), [2, 3], {"pads": [1, 0, 0, 2]}),
     "uneven stride": ((1, 1, 6, 5), [3, 3], {"strides": [2, 3], "pads": [0, 2, 2, 1]}),
+    "uneven ceil": (
+        (1, 1, 7, 7),
+        [3, 3],
+        {"strides": [2, 3], "pads": [1, 0, 0, 2], "ceil_mode": 1},
+    ),
     "dilated": ((1, 1, 7, 6), [3, 2], {"dilations": [2, 3], "pads": [1, 1, 0, 0]}),
     "dilated stride": ((2, 1, 9), [3], {"dilations": [2], "strides": [2], "pads": [2, 1]}),
+    "dilated apart": ((1, 2, 8), [2], {"dilations": [2], "strides": [2]}),
     "dilated ceil": ((1, 1, 10), [2], {"dilations": [3], "strides": [3], "ceil_mode": 1}),
 }
 AUTO = {
@@ -149,6 +156,30 @@ def test_max_pool_with_column_major_indices(name):
     pooling("MaxPool", shape, kernel, storage_order=1, **given).check()
 
 
+def test_max_pool_in_double_precision():
+    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2])
+    infos = [helper.make_tensor_value_info("x", TensorProto.DOUBLE, (1, 1, 5))]
+    model = helper.make_model(
+        helper.make_graph([node], "g", infos, []),
+        opset_imports=[helper.make_opsetid("", 23)],
+        ir_version=10,
+    )
+    found = pull_back(GraphBuilder(model), {"y": "y"}, ["x"])["x"]
+    model.graph.output.append(helper.make_tensor_value_info(found, TensorProto.DOUBLE, None))
+    x = np.array([1, 3, 2, 0, 5], np.float64)
+    assert evaluate(model, {"x": x[None, None]})[found].tolist() == [[[0, 6, 2, 0, 5]]]
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize(
+    "name", ["2x2", "2x2 rest", "1-d dense", "overlap pads", "overlap ceil", "dilated"]
+)
+def test_types_agree(op, name):
+    shape, kernel, given = {**GEOMETRIES, **UNEVEN}[name]
+    more = {"p": 3} if op == "LpPool" else {}
+    assert_same_types(pooling(op, shape, kernel, **given, **more).model("batch"), ["x0"])
+
+
 def test_max_pool_that_only_gives_indices():
     node = helper.make_node("MaxPool", ["x"], ["", "places"], kernel_shape=[2])
     used = helper.make_node("Cast", ["places"], ["y"], to=1)
@@ -167,17 +198,25 @@ def test_max_pool_that_only_gives_indices():
     ],
 )
 def test_form_of_max_pool(shape, strides, expected):
-    assert expected in forms(pooling("MaxPool", shape, [2, 2], strides=strides))
+    found = forms(pooling("MaxPool", shape, [2, 2], strides=strides))
+    assert found & {"Resize", "MaxUnpool", "ScatterElements"} == {expected}
+    assert ("MaxPool" in found) == (expected == "Resize")  # others get the places from the node
+
+
+def test_form_of_max_pool_whose_places_are_there():
+    check = pooling("MaxPool", (1, 1, 4, 4), [2, 2], strides=[2, 2])
+    check.nodes[0].output.append("places")
+    assert "MaxUnpool" in forms(check)
 
 
 def test_first_of_equal_maxima():
-    check = pooling("MaxPool", (1, 1, 4, 4), [2, 2], strides=[2, 2])
+    check = pooling("MaxPool", (1, 1, 4, 6), [2, 2], strides=[2, 2])
     model = check.model("batch")
     found = pull_back(GraphBuilder(model), {"y0": "y0"}, ["x0"])["x0"]
     model.graph.output.append(helper.make_tensor_value_info(found, 1, None))
-    x = np.array([[0, 0, 2, 3], [0, 0, 3, 1], [-1, 5, 1, 0], [5, 5, 0, 1]], np.float32)
-    maxima = [[0, 0, 0, 3], [0, 0, 0, 0], [0, 5, 1, 0], [0, 0, 0, 0]]
-    assert evaluate(model, {"x0": x[None, None]})[found].tolist() == [[maxima]]
+    x = [[7, 7, 2, 3, 0, 1], [7, 7, 3, 1, 4, 4], [-1, 5, 1, 0, 6, 0], [5, 5, 0, 1, 6, 1]]
+    maxima = [[7, 0, 0, 3, 0, 0], [0, 0, 0, 0, 4, 0], [0, 5, 1, 0, 6, 0], [0, 0, 0, 0, 0, 0]]
+    assert evaluate(model, {"x0": np.array([[x]], np.float32)})[found].tolist() == [[maxima]]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +231,7 @@ def test_first_of_equal_maxima():
 )
 def test_form_of_average_pool(given, expected):
     found = forms(pooling("AveragePool", (1, 1, 4, 4), [2, 2], **given))
-    assert found & {"Resize", "AveragePool", "ConvTranspose"} == {expected}
+    assert found & {"Resize", "AveragePool", "ConvTranspose", "Slice"} == {expected}
 
 
 @pytest.mark.parametrize(
@@ -227,8 +266,19 @@ def test_known_sizes_are_not_measured():
     assert "Shape" not in found
 
 
+def test_form_of_average_pool_where_only_the_output_is_known():
+    check = pooling("AveragePool", (1, 1, 4, 4), [2, 2], strides=[2, 2])
+    model = check.model("symbolic")
+    shape = [None, None, 2, 2]
+    model.graph.value_info.append(helper.make_tensor_value_info("y0", TensorProto.FLOAT, shape))
+    found = forms(model)
+    assert "ConvTranspose" in found
+    assert "Resize" not in found
+
+
 def forms(check):
-    builder = GraphBuilder(check.model("batch"))
+    model = check if isinstance(check, ModelProto) else check.model("batch")
+    builder = GraphBuilder(model)
     before = len(builder.graph.node)
     pull_back(builder, {"y0": "y0"}, ["x0"])
     return {node.op_type for node in builder.graph.node[before:]}

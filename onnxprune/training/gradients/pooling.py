@@ -22,9 +22,7 @@ _MAX_POOL = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "stri
 @gradient("MaxPool")
 def max_pool(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     """dy, added up at the places of the maxima."""
-    if grads[0] is None:
-        return [None]
-    dy, x = grads[0], node.inputs[0]
+    dy, x = str(grads[0]), node.inputs[0]
     window = window_of(b, node, x, node.attribute("kernel_shape", []))
     if _tiles(b, node, window):
         return [_at_first_maxima(b, node, dy, window)]
@@ -33,7 +31,7 @@ def max_pool(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
         # No element is in two windows.
         shape = b.shape_of(x)
         return [b.op("MaxUnpool", dy, places, shape, kernel_shape=window.kernel)]
-    flat = b.op("ReduceProd", b.shape_of(x), b.constant([0]), keepdims=1)
+    flat = b.op("ReduceProd", b.shape_of(x))
     zero = helper.make_tensor("zero", b.dtype(x), [1], [0.0])
     nothing = b.op("ConstantOfShape", flat, value=zero)
     values, indices = b.reshape(dy, [-1]), b.reshape(places, [-1])
@@ -109,8 +107,7 @@ def average_pool(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
 def _shares(b: GraphBuilder, node: Node, window: Window, dy: str) -> str:
     """One over the number of elements that every position averages."""
     with_pads = bool(node.attribute("count_include_pad", 0))
-    unpadded = window.pads == (0,) * 2 * window.rank
-    if not node.attribute("ceil_mode", 0) and (with_pads or unpadded):
+    if not node.attribute("ceil_mode", 0) and (with_pads or window.unpadded):
         return b.scalar(1 / window.taps, dy)
     counts = [
         _counts(b, axis, window, (dy, node.inputs[0]), with_pads) for axis in range(window.rank)
@@ -148,7 +145,7 @@ def _entry(b: GraphBuilder, vector: str, index: int) -> str:
 
 def _spread(b: GraphBuilder, dy: str, window: Window, x: str) -> str:
     """dy added to every element under the window at its position."""
-    compact = window.extent == window.kernel and isinstance(window.pads, tuple)
+    compact = window.extent == window.kernel
     inner, outer = spatial(b, dy), spatial(b, x)
     if compact and window.dense:
         # Adding up is pooling again.
@@ -158,14 +155,14 @@ def _spread(b: GraphBuilder, dy: str, window: Window, x: str) -> str:
         ]
         mean = b.op("AveragePool", dy, kernel_shape=window.kernel, pads=pads, count_include_pad=1)
         return b.op("Mul", mean, b.scalar(window.taps, mean))
-    apart = compact and window.strides == window.kernel and not any(window.pads)
+    apart = compact and window.strides == window.kernel and window.unpadded
     if apart and inner is not None and outer is not None:
         return _repeated(b, dy, window, inner, outer)
     # One channel at a time: a kernel of ones for all.
     sizes = b.op("Concat", b.constant([-1, 1]), spatial_of(b, dy), axis=0)
     ones = b.constant(np.ones((1, 1, *window.kernel), np.float32))
-    planes = b.op("Reshape", dy, b.constant([-1, 1, *inner]) if inner is not None else sizes)
-    return b.reshape_like(transposed(b, planes, b.cast(ones, dy), window, x), x)
+    spread = transposed(b, b.op("Reshape", dy, sizes), b.cast(ones, dy), window, x)
+    return b.reshape_like(spread, x)
 
 
 def _repeated(
@@ -211,7 +208,7 @@ def global_average_pool(b: GraphBuilder, node: Node, grads: Gradients) -> Gradie
     if sizes is not None:
         share = b.op("Mul", dy, b.scalar(1 / prod(sizes), dy))
     else:
-        share = b.op("Div", dy, b.cast(b.op("ReduceProd", spatial_of(b, x), keepdims=0), dy))
+        share = b.op("Div", dy, b.cast(b.op("ReduceProd", spatial_of(b, x)), dy))
     return [b.op("Expand", share, b.shape_of(x))]
 
 

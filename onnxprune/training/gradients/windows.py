@@ -76,9 +76,14 @@ class Window:
         return set(self.strides) == {1}
 
     @property
+    def unpadded(self) -> bool:
+        """Whether there are no zeros around any axis, whatever the sizes."""
+        return self.pads == (0,) * (2 * self.rank)
+
+    @property
     def pointwise(self) -> bool:
         """Whether every position reads just the element it stands on."""
-        return self.dense and self.taps == 1 and self.pads == (0,) * (2 * self.rank)
+        return self.dense and self.taps == 1 and self.unpadded
 
 
 def spatial(b: GraphBuilder, name: str) -> tuple[int, ...] | None:
@@ -165,12 +170,11 @@ def share_padding(
 
 def padded(b: GraphBuilder, x: str, window: Window) -> tuple[str, Window]:
     """A value with its padding made explicit, and the window that then has none."""
-    none = (0,) * 2 * window.rank
-    if window.pads == none:
+    if window.unpadded:
         return x, window
     pads = window.pads if isinstance(window.pads, str) else b.constant(window.pads)
     axes = b.constant(range(2, 2 + window.rank))
-    return b.op("Pad", x, pads, None, axes), replace(window, pads=none)
+    return b.op("Pad", x, pads, None, axes), replace(window, pads=(0,) * 2 * window.rank)
 
 
 def transposed(
