@@ -10,11 +10,12 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.training.backward import pull_back
 from onnxprune.training.builder import GraphBuilder
+from tests.training.element_types import assert_same_types
 from tests.training.evaluate64 import evaluate
 from tests.training.gradcheck import Case, Check, Draw, Fixed, gradient_tests
 
@@ -150,6 +151,15 @@ CASES = [
     resizing((2, 3), [2, 2], **FLOOR),
     resizing((2, 2, 3), [2, 1, 2], **at(CORNER, "nearest")),
     resizing((2, 3, 2, 1), [1, 2, 1, 2], **FLOOR),
+    resizing((2, 3), [1, 1], **FLOOR),
+    resizing((1, 1, 1, 1, 2, 2), [1, 1, 1, 1, 2, 3], **FLOOR),
+    resizing((1, 1, 2, 3), [1, 1, 1, 3], **at(HALF, "nearest", nearest_mode="floor")),
+    resizing((1, 2, 2, 3), [2], axes=[3], **FLOOR),
+    resizing((2, 1, 2, 2), sizes=[3, 1, 2, 3]),
+    # three axes are all interpolated, the first one too
+    resizing((2, 2, 3), sizes=[3, 2, 5], **at(HALF)),
+    # scales left empty
+    resizing((1, 1, 3, 4), [], [1, 1, 5, 4], **at(HALF)),
     # onnxruntime copies what keeps its shape, though not one axis that does
     resizing((1, 1, 10), [1, 1, 1.05], **at(CORNER), modes=("static",)),
     resizing((1, 2, 3, 10), [1, 1, 2, 1.05], **at(CORNER)),
@@ -202,6 +212,29 @@ def test_sizes_of_another_value():
     Check(nodes, values, ["y0"], reference=reference).finite_differences()
 
 
+def test_sizes_at_run_time():
+    """Not even the rank of the result is known then."""
+    shape, sizes = (1, 2, 2, 3), np.array([1, 2, 5, 4])
+    node = helper.make_node("Resize", ["x0", "", "", "x3"], ["y0"], mode="linear")
+    reference = linear(node, shape, [("x3", 7, sizes)])
+    infos = [
+        helper.make_tensor_value_info("x0", TensorProto.FLOAT, shape),
+        helper.make_tensor_value_info("x3", TensorProto.INT64, sizes.shape),
+    ]
+    model = helper.make_model(
+        helper.make_graph([node], "g", infos, []),
+        opset_imports=[helper.make_opsetid("", 23)],
+        ir_version=10,
+    )
+    found = pull_back(GraphBuilder(model), {"y0": "y0"}, ["x0"])["x0"]
+    model.graph.output.append(helper.make_tensor_value_info(found, TensorProto.FLOAT, None))
+    x = Draw(shape).values(np.random.default_rng(1))
+    units = np.eye(x.size).reshape(-1, *shape)
+    expected = [(reference(x) * reference(unit)).sum() for unit in units]
+    result = evaluate(model, {"x0": x, "x3": sizes})[found]
+    np.testing.assert_allclose(result.ravel(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_scales_at_run_time():
     scales = np.array([1, 1, 1.5, 2], F)
     node = helper.make_node("Resize", ["x0", "", "x1"], ["y0"], name="node", mode="linear")
@@ -215,6 +248,7 @@ def test_scales_at_run_time():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
+        ({"scales": [1, 1, 1, 2]}, ["AveragePool", "Mul"]),
         ({"scales": [1, 1, 2, 2], **FLOOR}, ["AveragePool", "Mul"]),
         ({"scales": [1, 1, 3, 1], **at(HALF, "nearest")}, ["AveragePool", "Mul"]),
         ({"scales": [1, 1, 2, 1], **at(HALF, "nearest", nearest_mode="floor")}, ["MatMul"]),
@@ -230,6 +264,76 @@ def test_form(given, expected):
     work = ("AveragePool", "MatMul", "Mul")
     made = [node.op_type for node in builder.graph.node[1:] if node.op_type in work]
     assert made == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "expected"),
+    [
+        ([1, 1, 2, 6], at(HALF), ["MatMul"]),
+        ([1, 1, 4, 9], FLOOR, ["AveragePool", "Mul"]),
+        ([1, 1, 5, 3], FLOOR, ["MatMul"]),
+    ],
+)
+def test_form_of_known_sizes(sizes, given, expected):
+    builder = GraphBuilder(resizing((1, 1, 2, 3), sizes=sizes, **given).check_.model())
+    pull_back(builder, {"y0": "y0"}, ["x0"])
+    made = [node.op_type for node in builder.graph.node[1:]]
+    assert [kind for kind in made if kind in ("AveragePool", "MatMul", "Mul")] == expected
+    assert "Shape" not in made
+
+
+def test_form_of_rows():
+    """A product from the left needs nothing turned."""
+    builder = GraphBuilder(resizing((1, 1, 2, 3), [1, 1, 2, 1], **at(HALF)).check_.model())
+    pull_back(builder, {"y0": "y0"}, ["x0"])
+    assert "Transpose" not in [node.op_type for node in builder.graph.node]
+
+
+@pytest.mark.parametrize(
+    ("scales", "how", "mode"),
+    [([1, 1, 1, 2], "linear", "static"), ([1, 1, 1, 1], "nearest", "symbolic")],
+)
+def test_form_of_cropping(scales, how, mode):
+    """What a region does to an axis that keeps its size is the runtime's choice."""
+    region = {"roi": [0, 0, 0.2, 0, 1, 1, 0.8, 1], **at("tf_crop_and_resize", how)}
+    builder = GraphBuilder(resizing((1, 1, 2, 3), scales, **region).check_.model(mode))
+    pull_back(builder, {"y0": "y0"}, ["x0"])
+    assert [node.op_type for node in builder.graph.node].count("MatMul") == 4
+
+
+@pytest.mark.parametrize("rank", [3, 4, 5])
+def test_form_of_spatial_axes(rank):
+    """onnxruntime pools one to three of them."""
+    case = resizing((1, 1, *[2] * (rank - 2)), [1, 1, *[2] * (rank - 2)], **FLOOR)
+    builder = GraphBuilder(case.check_.model())
+    pull_back(builder, {"y0": "y0"}, ["x0"])
+    assert "AveragePool" in [node.op_type for node in builder.graph.node]
+
+
+def test_form_of_declared_sizes():
+    """Axes of equal names stay."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 23]>
+        g (float[N,C,2,3] x, int64[4] sizes) => (float[N,C,4,9] y) { y = Resize(x, , , sizes) }"""
+    )
+    builder = GraphBuilder(model)
+    pull_back(builder, {"y": "y"}, ["x"])
+    assert "AveragePool" in [node.op_type for node in builder.graph.node]
+
+
+def test_types_agree_with_the_region():
+    region = np.array([0.2, 0.1, 0.7, 0.9])
+    case = resizing((1, 1, 4, 4), sizes=[4, 3], axes=[2, 3], roi=region, **at("tf_crop_and_resize"))
+    model = case.check_.model()
+    (initializer,) = (tensor for tensor in model.graph.initializer if tensor.name == "x1")
+    initializer.CopyFrom(numpy_helper.from_array(region, "x1"))
+    assert_same_types(model, ["x0"], TensorProto.FLOAT)
+
+
+@pytest.mark.parametrize("mode", ["static", "symbolic"])
+@pytest.mark.parametrize("given", [FLOOR, at(HALF)])
+def test_types_agree(given, mode):
+    assert_same_types(resizing((1, 1, 2, 3), [1, 1, 2, 2], **given).check_.model(mode), ["x0"])
 
 
 BATCH = "p = Slice(s, zero, two)"
@@ -252,15 +356,27 @@ OTHER = "q = Shape(z) p = Slice(q, zero, two)"
         ("p = Slice(s, zero, two, zero, one)", "nearest", 2),
         ("p = Slice(s, minus, two)", "nearest", 2),
         ("p = Slice(s, zero, three, zero, two)", "nearest", 4),
+        ("p = Gather(s, zeros)", "nearest", 3),
+        ("p = Slice(s, one, three)", "nearest", 4),
+        ("i = Identity(s) p = Slice(i, zero, two)", "nearest", 2),
+        ("q = Shape(z) t = Concat<axis=0>(s, q) p = Gather(t, back)", "nearest", 2),
+        ("q = Shape<end=1>(z) r = Shape<start=1,end=2>(x) p = Concat<axis=0>(q, r)", "linear", 2),
+        # nothing is known of these
+        ("q = Shape<end=2>(x) p = Mul(q, one)", "nearest", 4),
+        ("q = Shape(u) p = Slice(q, zero, two)", "nearest", 4),
+        ("p = Slice(s, zero, k)", "nearest", 4),
+        ("t = Slice(s, zero, k) p = Gather(t, zeros)", "nearest", 4),
+        ("p = Gather(s, m)", "nearest", 4),
+        ("p = Identity(m)", "nearest", 4),
     ],
 )
 def test_sizes_taken_from_the_input(text, mode, products):
     """Axes whose size the graph takes from the input itself are not resized."""
     model = onnx.parser.parse_model(
         f"""<ir_version: 10, opset_import: ["": 23]>
-        g (float[N,C,H,W] x, float[N2,C2] z) => (y)
+        g (float[N,C,H,W] x, float[N2,C2] z, float[] u, int64[1] k, int64[2] m) => (y)
         <int64[1] zero={{0}}, int64[1] one={{1}}, int64[1] two={{2}}, int64[1] three={{3}},
-         int64[1] minus={{-4}}, int64 one0={{1}}, int64[2] hw={{5,7}}> {{
+         int64[1] minus={{-4}}, int64[2] zeros={{0,0}}, int64[2] back={{-6,-5}}, int64 one0={{1}}, int64[2] hw={{5,7}}> {{
           s = Shape(x)
           {text}
           sizes = Concat<axis=0>(p, hw)

@@ -42,15 +42,14 @@ def resize(b: GraphBuilder, node: Node, grads: Gradients) -> Gradients:
     found, x = str(grads[0]), node.inputs[0]
     rank = b.rank(x)
     axes = [axis % rank for axis in node.attribute("axes", list(range(rank)))]
-    shape = b.shape(x)
-    if shape is not None and shape == b.shape(node.outputs[0]):
+    if b.shape(x) == b.shape(node.outputs[0]):
         return [found]
     factors = _repeats(b, node, axes)
     if factors is not None:
         return [_block_sums(b, found, factors)]
-    for index, axis in reversed(list(enumerate(axes))):
+    for index, axis in enumerate(axes):
         if not _unchanged(b, node, index, axis):
-            found = _along(b, found, _matrix(b, node, index, axis, len(axes)), axis)
+            found = _along(b, found, _matrix(b, node, index, axis, len(axes)), axis, rank)
     return [found]
 
 
@@ -67,15 +66,13 @@ def _unchanged(b: GraphBuilder, node: Node, index: int, axis: int) -> bool:
     """Whether an axis is known to stay as it is."""
     if _cropping(node):
         return False
-    scales = b.constant_value(node.input(2))
-    if not _sized(node) and scales is not None:
-        return bool(scales[index] == 1)
     if not _sized(node):
-        return False
-    size = b.shape(node.inputs[0])
+        scales = b.constant_value(node.input(2))
+        return scales is not None and bool(scales[index] == 1)
+    size = b.shape(node.inputs[0]) or ()
     # onnxruntime interpolates between samples of a batch in no form.
-    batch = axis == 0 and len(size or ()) > 3 and node.attribute("mode", "nearest") != "nearest"
-    return batch or (size is not None and size[axis] == _entry(b, node.inputs[3], index))
+    batch = axis == 0 and len(size) > 3 and node.attribute("mode", "nearest") != "nearest"
+    return batch or size[axis] == _entry(b, node.inputs[3], index)
 
 
 def _entry(b: GraphBuilder, vector: str, index: int) -> Dim:
@@ -104,7 +101,7 @@ def _entry(b: GraphBuilder, vector: str, index: int) -> Dim:
         if chosen is None or not isinstance(length, int) or (step is not None and step != 1):
             return None
         places = chosen.reshape(-1)
-        place = places[index] if node.op_type == "Gather" else places[0] % length + index
+        place = places[index] if node.op_type == "Gather" else places[0] + index
         return _entry(b, first, int(place) % length)
     return None
 
@@ -152,9 +149,8 @@ def _matrix(b: GraphBuilder, node: Node, index: int, axis: int, count: int) -> s
     return b.squeeze(b.op("Gather", found, b.constant(np.array(0, np.int64)), axis=2), [0])
 
 
-def _along(b: GraphBuilder, dy: str, matrix: str, axis: int) -> str:
+def _along(b: GraphBuilder, dy: str, matrix: str, axis: int, rank: int) -> str:
     """Contract an axis of dy with the columns of a matrix."""
-    rank = b.rank(dy)
     if axis == rank - 2:
         return b.op("MatMul", matrix, dy)
     order = list(range(rank))
@@ -182,7 +178,8 @@ def _repeats(b: GraphBuilder, node: Node, axes: Sequence[int]) -> list[int] | No
 def _factors(b: GraphBuilder, node: Node, axes: Sequence[int]) -> list[int] | None:
     """Scales of the axes where all are known whole numbers."""
     if _sized(node):
-        before, after = b.shape(node.inputs[0]) or (), b.shape(node.outputs[0]) or ()
+        before = b.shape(node.inputs[0]) or ()
+        after = b.shape(node.outputs[0]) or (None,) * len(before)
         found = []
         for axis in axes:
             size, made = before[axis], after[axis]
@@ -201,7 +198,7 @@ def _factors(b: GraphBuilder, node: Node, axes: Sequence[int]) -> list[int] | No
 
 def _plain_repeat(node: Node, factor: int) -> bool:
     """Whether nearest-neighbour resizing by a whole number takes each element that many times."""
-    places = np.arange(3 * factor)
+    places = np.arange(factor)  # of the first element; those of the others lie alike
     coordinates = node.attribute("coordinate_transformation_mode", "half_pixel")
     if coordinates == "asymmetric":
         source = places / factor
@@ -215,8 +212,8 @@ def _plain_repeat(node: Node, factor: int) -> bool:
         "round_prefer_floor": lambda at: np.ceil(at - 0.5),
         "round_prefer_ceil": lambda at: np.floor(at + 0.5),
     }
-    chosen = np.clip(rounding[node.attribute("nearest_mode", "round_prefer_floor")](source), 0, 2)
-    return bool((chosen == places // factor).all())
+    chosen = rounding[node.attribute("nearest_mode", "round_prefer_floor")](source)
+    return not chosen.any()
 
 
 def _block_sums(b: GraphBuilder, dy: str, factors: Sequence[int]) -> str:
