@@ -362,7 +362,7 @@ OTHER = "q = Shape(z) p = Slice(q, zero, two)"
         ("q = Shape(z) t = Concat<axis=0>(s, q) p = Gather(t, back)", "nearest", 2),
         ("q = Shape<end=1>(z) r = Shape<start=1,end=2>(x) p = Concat<axis=0>(q, r)", "linear", 2),
         # nothing is known of these
-        ("q = Shape<end=2>(x) p = Mul(q, one)", "nearest", 4),
+        ("q = Shape<end=2>(x) p = Mul(q, two)", "nearest", 4),
         ("q = Shape(u) p = Slice(q, zero, two)", "nearest", 4),
         ("p = Slice(s, zero, k)", "nearest", 4),
         ("t = Slice(s, zero, k) p = Gather(t, zeros)", "nearest", 4),
@@ -376,7 +376,8 @@ def test_sizes_taken_from_the_input(text, mode, products):
         f"""<ir_version: 10, opset_import: ["": 23]>
         g (float[N,C,H,W] x, float[N2,C2] z, float[] u, int64[1] k, int64[2] m) => (y)
         <int64[1] zero={{0}}, int64[1] one={{1}}, int64[1] two={{2}}, int64[1] three={{3}},
-         int64[1] minus={{-4}}, int64[2] zeros={{0,0}}, int64[2] back={{-6,-5}}, int64 one0={{1}}, int64[2] hw={{5,7}}> {{
+         int64[1] minus={{-4}}, int64 one0={{1}}, int64[2] zeros={{0,0}}, int64[2] back={{-6,-5}},
+         int64[2] hw={{5,7}}> {{
           s = Shape(x)
           {text}
           sizes = Concat<axis=0>(p, hw)
@@ -388,6 +389,16 @@ def test_sizes_taken_from_the_input(text, mode, products):
     pull_back(builder, {"y": "y"}, ["x"])
     made = [node.op_type for node in builder.graph.node[before:]]
     assert made.count("MatMul") == products
+
+
+def test_sizes_of_a_value_of_unknown_rank():
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 23]>
+        g (float[N,C,H,W] x, float[] u) => (y) { s = Shape(u) y = Resize(x, , , s) }"""
+    )
+    builder = GraphBuilder(model)
+    pull_back(builder, {"y": "y"}, ["x"])
+    assert [node.op_type for node in builder.graph.node].count("MatMul") == 4
 
 
 def test_aspect_ratio():
