@@ -212,10 +212,13 @@ def test_sizes_of_another_value():
     Check(nodes, values, ["y0"], reference=reference).finite_differences()
 
 
-def test_sizes_at_run_time():
+@pytest.mark.parametrize(
+    ("sizes", "given"), [([1, 2, 5, 4], {}), ([4, 5], {"axes": [3, 2]})], ids=["all", "axes"]
+)
+def test_sizes_at_run_time(sizes, given):
     """Not even the rank of the result is known then."""
-    shape, sizes = (1, 2, 2, 3), np.array([1, 2, 5, 4])
-    node = helper.make_node("Resize", ["x0", "", "", "x3"], ["y0"], mode="linear")
+    shape, sizes = (1, 2, 2, 3), np.array(sizes)
+    node = helper.make_node("Resize", ["x0", "", "", "x3"], ["y0"], mode="linear", **given)
     reference = linear(node, shape, [("x3", 7, sizes)])
     infos = [
         helper.make_tensor_value_info("x0", TensorProto.FLOAT, shape),
