@@ -185,6 +185,9 @@ TURNED = ["Slice", "Conv"]
         ((8, 8), (4, 4, 3, 3), ["ConvTranspose"], {"pads": [1] * 4, "strides": [2, 1]}),
         ((8, 8), (4, 4, 3, 3), ["ConvTranspose"], {"pads": [1, 3, 1, 1]}),
         ((8, 8), (4, 4, 3, 3), TURNED, {"pads": [1, 2, 0, 1]}),
+        # padding that follows from known sizes
+        ((6, 5), (2, 2, 3, 3), ["ConvTranspose"], {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+        (("H", "W"), (2, 2, 3, 3), TURNED, {"auto_pad": "SAME_LOWER"}),
     ],
 )
 def test_form_of_the_input_gradient(x, w, expected, given):
