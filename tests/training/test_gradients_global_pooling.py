@@ -108,3 +108,11 @@ def test_norm_of_zeros(power):
 def test_first_of_equal_maxima(stride, x, expected):
     found = gradient_at("MaxPool", [[x]], [[[4, 5]]], kernel_shape=[2], strides=[stride])
     np.testing.assert_array_equal(found, [[expected]])
+
+
+def test_average_of_nothing():
+    """onnxruntime gives 0 where a window's elements all lie in the padding."""
+    given = {"kernel_shape": [2], "dilations": [3], "pads": [1, 1]}
+    np.testing.assert_array_equal(gradient_at("AveragePool", [[[1, 2]]], [[[5]]], **given), 0)
+    found = gradient_at("AveragePool", [[[1, 2, 3]]], [[[5, 7]]], **given)
+    np.testing.assert_array_equal(found, [[[7, 0, 5]]])
