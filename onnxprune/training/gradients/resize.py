@@ -178,8 +178,9 @@ def _repeats(b: GraphBuilder, node: Node, axes: Sequence[int]) -> list[int] | No
 def _factors(b: GraphBuilder, node: Node, axes: Sequence[int]) -> list[int] | None:
     """Scales of the axes where all are known whole numbers."""
     if _sized(node):
-        before = b.shape(node.inputs[0]) or ()
-        after = b.shape(node.outputs[0]) or (None,) * len(before)
+        before, after = b.shape(node.inputs[0]), b.shape(node.outputs[0])
+        if before is None or after is None:
+            return None
         found = []
         for axis in axes:
             size, made = before[axis], after[axis]
