@@ -216,7 +216,7 @@ def test_sizes_of_another_value():
     ("sizes", "given"), [([1, 2, 5, 4], {}), ([4, 5], {"axes": [3, 2]})], ids=["all", "axes"]
 )
 def test_sizes_at_run_time(sizes, given):
-    """Not even the rank of the result is known then."""
+    """No size of the result is known then."""
     shape, sizes = (1, 2, 2, 3), np.array(sizes)
     node = helper.make_node("Resize", ["x0", "", "", "x3"], ["y0"], mode="linear", **given)
     reference = linear(node, shape, [("x3", 7, sizes)])
