@@ -7,7 +7,7 @@ fields included, so what onnxprune does not touch cannot change. Big tensors are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -85,14 +85,14 @@ class Model:
         """The same graph with other bytes for some tensors; this model stays as it is."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
-        copied = Model(proto, {}, self.origin)
         payloads = dict(self.payloads)
+        changed = Model(proto, payloads, self.origin)
         for number, (address, payload) in enumerate(replaced.items()):
-            tensor = copied.tensors[address]
+            tensor = changed.tensors[address]
             key = payload_key(tensor) or f"new{len(payloads)}.{number}"
             set_payload_key(tensor, key)
             payloads[key] = payload
-        return replace(copied, payloads=payloads)
+        return changed
 
 
 def changed_tensors(before: Model, after: Model) -> tuple[TensorAddress, ...]:

@@ -59,8 +59,11 @@ def function_label(function: FunctionProto) -> str:
 def subgraphs(node: NodeProto, index: int) -> Iterator[tuple[str, GraphProto]]:
     """Scope element and graph of every body a node holds as an attribute."""
     for attribute in node.attribute:
+        single = attribute.type == AttributeProto.GRAPH or attribute.HasField("g")
+        if not single and not attribute.graphs:
+            continue
         label = f"{node_label(node, index)}.{attribute.name}"
-        if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
+        if single:
             yield label, attribute.g
         for position, graph in enumerate(attribute.graphs):
             yield f"{label}[{position}]", graph

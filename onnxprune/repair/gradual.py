@@ -30,7 +30,7 @@ __all__ = ["Criterion", "Reached", "Way", "in_steps", "prune_in_steps", "schedul
 
 Criterion = Literal["magnitude", "activation"]
 #: Share of zeros after the first step, and by how much each later one divides what is left.
-FIRST, FACTOR = 0.5, 1.4
+FIRST, FACTOR = 0.5, 1.3
 
 
 def schedule(target: float, steps: int | None = None) -> tuple[float, ...]:
@@ -237,8 +237,8 @@ def _way(repairer: Repairer, start: Model, layers: Sequence[Layer], criterion: C
     jobs = [job for job in repairer.jobs.jobs if job.layer.name in names]
     if criterion == "magnitude" or not jobs:
         return _Way(layers)
-    uses = input_uses(start, jobs, repairer.samples, stack=repairer.jobs.stackable)
-    influence = influence_of(start, jobs, repairer.samples)
+    uses = input_uses(start, jobs, repairer.effort.rough, stack=repairer.jobs.stackable)
+    influence = influence_of(start, jobs, repairer.effort.influence)
     if influence is not None:
         return _Way(layers, jobs, uses, influence)
     probe = OutputProbe(repairer.source, repairer.samples, BATCHES)

@@ -8,11 +8,13 @@ outputs' squared distance, as in LeCun, Denker, Solla, "Optimal Brain Damage" (1
 inputs and outputs as in Martens and Grosse, "Optimizing Neural Networks with Kronecker-factored
 Approximate Curvature" (2015). One backward pass with random signs at the outputs gives the sum over
 all of them in expectation (Hutchinson 1990).
+
+Outputs that a Softmax or a Sigmoid makes count by what those are made of: where few samples are at
+hand, most classes of many have no probability on any of them, and seem to need nothing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -25,19 +27,16 @@ from ..runtime import open_session, run
 from ..training.backward import pull_back
 from ..training.builder import GraphBuilder
 from ..training.graph_edits import expose
+from ..training.loss.logits import find_scores
 from ..training.preparation import prepare
 from ..training.upgrading.older_opset import declare_older
 from ..training.values import FLOATS
 from .jobs import Job
 from .samples import Samples
 from .taps import Taps, widened
-from .unfold import ConvUnfolding
 
 __all__ = ["Influence", "influence_of"]
 
-#: Samples that it is measured on; fewer tell as much where there are convolutions, which average
-#: over positions.
-SAMPLES, CONVOLVED = 512, 128
 #: Least influence of a channel, relative to the root mean square over its layer: samples that were
 #: not seen may use what none of these does.
 FLOOR = 1e-3
@@ -89,7 +88,11 @@ class Influence:
             for site in job.sites
             if site.output.name in made
         }
-        outputs = [info.name for info in b.graph.output if b.values.dtype(info.name) in FLOATS]
+        outputs = dict.fromkeys(
+            find_scores(b, info.name).logits
+            for info in b.graph.output
+            if b.values.dtype(info.name) in FLOATS
+        )
         signs = {
             name: b.input(f"{name}.sign", TensorProto.FLOAT, [None] * b.rank(name))
             for name in outputs
@@ -103,9 +106,8 @@ class Influence:
         expose(proto, dict.fromkeys(self._gradients.values()), self._weights(model))
         declare_older(proto)
         self._session = open_session(proto.SerializeToString())
-        convolved = any(isinstance(s.unfolding, ConvUnfolding) for _, s in self._sites.values())
-        wanted = CONVOLVED if convolved else SAMPLES
-        self._batches = list(_signed(model, samples, wanted, signs, forward.fixed_batch))
+        source = Model(forward.inference, {}, model.origin)
+        self._batches = list(_signed(source, samples, signs, forward.fixed_batch))
 
     def _weights(self, model: Model) -> dict[str, np.ndarray]:
         """Float tensors of a pruning, as inputs of the graph."""
@@ -136,13 +138,10 @@ class Influence:
 
 
 def _signed(
-    model: Model, samples: Samples, wanted: int, signs: Mapping[str, str], part: int | None
+    model: Model, samples: Samples, signs: Mapping[str, str], part: int | None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of some of the samples, and random signs over the spread of each output."""
-    share = math.ceil(wanted * len(samples.batches) / samples.count)
-    batches = [
-        {name: widened(array) for name, array in feeds.items()} for feeds in samples.batches[:share]
-    ]
+    """Batches of samples, and random signs over the spread of each output."""
+    batches = [{name: widened(array) for name, array in feeds.items()} for feeds in samples.batches]
     if part is not None and any(len(next(iter(feeds.values()))) != part for feeds in batches):
         raise ModelError("the model insists on a batch size that the samples do not have")
     taps = Taps(model, list(signs))

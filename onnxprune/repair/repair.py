@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..pruning.plan import LayerPlan, Progress
 from ..training.batching.axis import already_free
 from .biases import BIAS_INPUT
 from .bn import normalizations, renormalized
+from .effort import Effort, effort_of
 from .frontier import advanced
 from .gram import Fit
 from .jobs import Job, Jobs, find_jobs
@@ -26,7 +27,6 @@ from .match import match_layers
 from .refit import RIDGE, refit_layers
 from .samples import Samples, take_samples
 from .targets import Targets
-from .unfold import ConvUnfolding
 from .working import carried_back, working_form
 from .writing import rewritten, with_bias_inputs
 
@@ -37,8 +37,6 @@ Method = Literal["refit", "match", "bn"]
 SAMPLES = 512
 #: Numbers in the Gram matrices of layers that share a run.
 GRAM_NUMBERS = 2**26
-#: Share of the samples that a rough refit of a model with convolutions sees.
-PART = 0.5
 
 
 @dataclass(frozen=True)
@@ -184,21 +182,14 @@ class Repairer:
         Returns:
             The refitted model, and each layer's fit by name.
         """
-        samples = self._fewer() if rough else self.samples
+        samples = self.effort.rough if rough else self.samples
         step = self._refit_step(ridge, rough)
         return self.sweep(worked, step, samples=samples, progress=progress)
 
-    def _fewer(self) -> Samples:
-        """The first part of the samples, where convolutions give rows in plenty.
-
-        Their count stays, by which the positions are chosen that targets are kept of.
-        """
-        sites = [site for job in self.jobs.jobs for site in job.sites]
-        if not any(isinstance(site.unfolding, ConvUnfolding) for site in sites):
-            return self.samples
-        part = math.ceil(len(self.samples.batches) * PART)
-        batches, sizes = self.samples.batches[:part], self.samples.sizes[:part]
-        return replace(self.samples, batches=batches, sizes=sizes)
+    @cached_property
+    def effort(self) -> Effort:
+        """Samples of the steps of a pruning."""
+        return effort_of(self.source, self.jobs.jobs, self.samples, stack=self.jobs.stackable)
 
     def started(self, pruned: Model) -> Model:
         """A pruning in the form of `source`; its layers are stored as those of the model are."""

@@ -128,11 +128,12 @@ def without_least(
         scores.append(values * (1 if use is None else use))
         # A weight that does nothing goes, but after those that are gone already.
         scores[-1][(values > 0) & (scores[-1] == 0)] = np.finfo(np.float32).tiny
-    everything = np.concatenate([score for score in scores]) if scores else np.zeros(0, np.float32)
-    wanted = min(round(share * everything.size), everything.size)
-    if not wanted:
+    everything = np.concatenate(scores) if scores else np.zeros(0, np.float32)
+    left = everything[everything > 0]
+    wanted = min(round(share * everything.size), everything.size) - (everything.size - left.size)
+    if wanted <= 0:
         return model
-    limit = np.partition(everything, wanted - 1)[wanted - 1]
+    limit = np.partition(left, wanted - 1)[wanted - 1]
     changed: dict[TensorAddress, np.ndarray] = {}
     for layer, score in zip(layers, scores, strict=True):
         values = model.array(model.tensors[layer.address]).reshape(-1)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import TensorProto, ValueInfoProto
 
 from ..errors import ModelError, OutputError
 from ..graph.part import part_of
 from ..model.model import Model
 from ..model.save import INLINE_LIMIT, serialised, to_proto, write_pair
-from ..model.tensors import walk_graphs, walk_tensors
+from ..model.tensors import walk_graphs
 from ..runtime import open_session, run
 from ..training.precision import float32_copy
 
@@ -105,7 +105,7 @@ def _typed(array: np.ndarray, kind: str) -> np.ndarray:
 
 def _wide_model(model: Model) -> Model:
     """The model with float32 in place of halves, where it has them and that can be."""
-    if not _has_halves(model.proto):
+    if not _has_halves(model):
         return model
     try:
         return Model(float32_copy(to_proto(model)).proto, {}, model.origin)
@@ -122,12 +122,12 @@ def _opened(model: Model) -> onnxruntime.InferenceSession:
     return open_session(b"".join(joined.blocks()))
 
 
-def _has_halves(proto: ModelProto) -> bool:
-    if any(tensor.data_type in _HALVES for _, _, tensor in walk_tensors(proto)):
+def _has_halves(model: Model) -> bool:
+    if any(tensor.data_type in _HALVES for tensor in model.tensors.values()):
         return True
     infos = (
         info
-        for _, graph in walk_graphs(proto)
+        for _, graph in walk_graphs(model.proto)
         for info in getattr(graph, "input", ())
         if isinstance(info, ValueInfoProto)
     )

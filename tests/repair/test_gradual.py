@@ -25,7 +25,7 @@ def test_schedules_shrink_what_is_left_by_equal_factors() -> None:
         factors = left[:-1] / left[1:]
         assert (factors <= FACTOR + 1e-9).all()
         np.testing.assert_allclose(factors, factors[:1].repeat(len(factors)))
-    assert len(schedule(0.9)) == 6 and len(schedule(0.95)) == 8
+    assert len(schedule(0.9)) == 8 and len(schedule(0.95)) == 10
     assert schedule(0.9, 1) == (0.9,)
     assert schedule(0.9, 2) == (0.5, 0.9)
     assert schedule(1.0) == (1.0,)

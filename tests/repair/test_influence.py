@@ -55,6 +55,18 @@ def test_a_channel_that_no_output_follows_has_the_least() -> None:
     assert not tensor(pruned, "fc0.weight")[:4].any(), "weights into them go first"
 
 
+@pytest.mark.parametrize("link", ["Softmax", "LogSoftmax", "Sigmoid"])
+def test_probabilities_count_by_the_scores_beneath(link: str) -> None:
+    proto = mlp((INPUTS, 24, 10))
+    plain = measured(opened(proto), samples(64))
+    proto.graph.node.append(helper.make_node(link, ["y"], ["p"]))
+    proto.graph.output[0].name = "p"
+    found = measured(opened(proto), samples(64))
+    assert found.keys() == plain.keys()
+    for name, value in plain.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_layout_has_one_number_per_output(case) -> None:  # type: ignore[no-untyped-def]
     """The layer is the model: each output's derivative is one, over the spread of outputs."""

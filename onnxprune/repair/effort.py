@@ -1,0 +1,78 @@
+"""How many samples the quick parts of a pruning look at: fewer where each takes long.
+
+The steps of a pruning only say which weights go next, for which a part of the samples tells enough
+where a layer is used at many positions of each. What they may take is bounded, so that models of
+hundreds of millions of multiplications are pruned in seconds as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from ..model.model import Model
+from .jobs import Job
+from .samples import Samples
+from .targets import observed
+from .unfold import ConvUnfolding
+
+__all__ = ["Effort", "effort_of"]
+
+#: Share of the samples for a rough refit of a model with convolutions, and most samples that
+#: influences are measured on there: they average over positions.
+PART, CONVOLVED = 0.5, 128
+#: Multiplications that a rough refit, and a measurement of influences, may take on all samples
+#: together, and samples that they have whatever those take.
+REFIT_WORK, INFLUENCE_WORK, LEAST = 2**34, 2**33, 32
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Samples of the quick parts.
+
+    Attributes:
+        rough: For rough refits.
+        influence: For influences.
+    """
+
+    rough: Samples
+    influence: Samples
+
+
+def effort_of(model: Model, jobs: Sequence[Job], samples: Samples, *, stack: bool) -> Effort:
+    """How many of the samples the steps of a pruning see.
+
+    Args:
+        model: The model.
+        jobs: The layers.
+        samples: All samples.
+        stack: See `Taps`.
+    """
+    each = max(_work(model, jobs, samples, stack), 1.0)
+    is_convolved = any(isinstance(s.unfolding, ConvUnfolding) for job in jobs for s in job.sites)
+    rough = samples.count * PART if is_convolved else samples.count
+    influence = CONVOLVED if is_convolved else samples.count
+    return Effort(
+        _first(samples, max(min(rough, REFIT_WORK / each), LEAST)),
+        _first(samples, max(min(influence, INFLUENCE_WORK / each), LEAST)),
+    )
+
+
+def _work(model: Model, jobs: Sequence[Job], samples: Samples, stack: bool) -> float:
+    """Multiplications that the layers do for each sample, from a run of one batch."""
+    if not jobs:
+        return 0.0
+    one = _first(samples, 1)
+    seen = observed(model, jobs, one, stack=stack, inputs=False)
+    return sum(float(use.y.size) * job.shape[2] for job, use in seen) / sum(one.sizes)
+
+
+def _first(samples: Samples, wanted: float) -> Samples:
+    """The first batches that hold this many samples.
+
+    Their count stays, by which the positions are chosen that targets are kept of.
+    """
+    enough = (n for n, held in enumerate(accumulate(samples.sizes), 1) if held >= wanted)
+    part = next(enough, len(samples.sizes))
+    return replace(samples, batches=samples.batches[:part], sizes=samples.sizes[:part])
