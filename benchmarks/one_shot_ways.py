@@ -30,13 +30,27 @@ def _peer(method: str, *, calibrated: bool = True, **options: bool) -> Way:
     def prune(path: Path, calibration: Arrays, sparsity: float) -> onnx.ModelProto:
         import onnxsim
 
-        model = onnx.load(path)
+        model = _plain(onnx.load(path))
         given = [_batches(model, calibration)] if calibrated else []
         function = getattr(onnxsim, f"apply_{method}_pruning")
         pruned: onnx.ModelProto = function(model, *given, sparsity=sparsity, **options)
         return pruned
 
     return prune
+
+
+def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without inputs that initializers have values for (IR version 3).
+
+    onnxsim leaves such weights alone, and wants calibration inputs for them.
+    """
+    known = {tensor.name for tensor in model.graph.initializer}
+    fed = [info for info in model.graph.input if info.name not in known]
+    if len(fed) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(fed)
+        model.ir_version = max(model.ir_version, 4)
+    return model
 
 
 def _batches(model: onnx.ModelProto, calibration: Arrays) -> list[Arrays]:

@@ -34,10 +34,13 @@ class Effort:
     Attributes:
         rough: For rough refits.
         influence: For influences.
+        held: Others, as many as for influences, on which rough refits can be compared; None where
+            those see all samples.
     """
 
     rough: Samples
     influence: Samples
+    held: Samples | None
 
 
 def effort_of(model: Model, jobs: Sequence[Job], samples: Samples, *, stack: bool) -> Effort:
@@ -53,10 +56,11 @@ def effort_of(model: Model, jobs: Sequence[Job], samples: Samples, *, stack: boo
     is_convolved = any(isinstance(s.unfolding, ConvUnfolding) for job in jobs for s in job.sites)
     rough = samples.count * PART if is_convolved else samples.count
     influence = CONVOLVED if is_convolved else samples.count
-    return Effort(
-        _first(samples, max(min(rough, REFIT_WORK / each), LEAST)),
-        _first(samples, max(min(influence, INFLUENCE_WORK / each), LEAST)),
-    )
+    seen = _first(samples, max(min(rough, REFIT_WORK / each), LEAST))
+    few = max(min(influence, INFLUENCE_WORK / each), LEAST)
+    used = len(seen.sizes)
+    rest = replace(samples, batches=samples.batches[used:], sizes=samples.sizes[used:])
+    return Effort(seen, _first(samples, few), _first(rest, few) if rest.sizes else None)
 
 
 def _work(model: Model, jobs: Sequence[Job], samples: Samples, stack: bool) -> float:

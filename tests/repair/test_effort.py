@@ -30,12 +30,16 @@ def images(count: int) -> np.ndarray:
 def test_small_matrices_see_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     effort = repairer(opened(mlp((INPUTS, 24, 10))), samples(200), monkeypatch).effort
     assert sum(effort.rough.sizes) == sum(effort.influence.sizes) == 200
+    assert effort.held is None
 
 
 def test_convolutions_average_over_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     effort = repairer(opened(CONV.proto()), images(400), monkeypatch).effort
     assert sum(effort.rough.sizes) == 200
     assert sum(effort.influence.sizes) == effort_module.CONVOLVED
+    held = effort.held
+    assert held is not None and sum(held.sizes) == effort_module.CONVOLVED
+    assert held.batches[0] is not effort.rough.batches[0], "others than those of the refit"
     assert effort.rough.count == 400, "by which the positions are chosen that targets are kept of"
 
 

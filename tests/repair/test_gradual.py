@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import UsageError
 from onnxprune.graph.layers import find_layers
+from onnxprune.model.model import Model
+from onnxprune.model.tensors import TensorAddress
 from onnxprune.pruning.plan import make_plan
 from onnxprune.repair.gains import OutputProbe, layer_gains, with_gains
 from onnxprune.repair.gradual import FACTOR, prune_in_steps, schedule
+from onnxprune.repair.influence import Influence
 from onnxprune.repair.repair import Repairer, repair
 from onnxprune.repair.scores import Uses, input_uses, without_least
 from tests.builders import mlp
@@ -65,6 +70,56 @@ def test_choices_are_told() -> None:
     assert by["magnitude"] == "least magnitude over all layers, at once"
     assert by["activation"].startswith("least magnitude x deviation of its input x")
     assert by["activation"].endswith(", in 3 steps")
+
+
+def convolutional() -> onnx.ModelProto:
+    """Two convolutions whose channels are averaged, and a matrix."""
+    random = np.random.default_rng(0)
+    shapes = {"c0": (8, 3, 3, 3), "c1": (8, 8, 3, 3), "fc": (8, 10)}
+    tensors = [
+        numpy_helper.from_array((random.standard_normal(s) / 3).astype(np.float32), n)
+        for n, s in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "c0"], ["a"], pads=[1] * 4),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "c1"], ["c"], pads=[1] * 4),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["e"]),
+        helper.make_node("Flatten", ["e"], ["f"]),
+        helper.make_node("MatMul", ["f", "fc"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "convolutional",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])],
+        tensors,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("misled", [False, True])
+def test_an_influence_that_misleads_is_found_out_on_held_out_samples(
+    misled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = Influence.__call__
+
+    def measure(self: Influence, model: Model) -> dict[TensorAddress, np.ndarray]:
+        found = measured(self, model)
+        return {a: v * (1e-6 if misled and a.name == "fc" else 1) for a, v in found.items()}
+
+    monkeypatch.setattr(Influence, "__call__", measure)
+    monkeypatch.setattr("onnxprune.repair.samples.BATCH", 32)
+    x = np.random.default_rng(1).standard_normal((128, 3, 8, 8)).astype(np.float32)
+    dense = opened(convolutional())
+    seen: list[str] = []
+    result = prune_in_steps(
+        dense, plans_of(dense), data(dense, x), 0.5, progress=lambda stage, *_: seen.append(stage)
+    )
+    assert ("influence" in result.choice) == (not misled), result.choice
+    assert tensor(result.model, "fc").any()
+    assert seen.count("criterion (layers)") == 6
 
 
 def plans_of(model: object) -> tuple:
