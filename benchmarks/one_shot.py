@@ -6,8 +6,10 @@
 
 Every method gets the same file and the same 512 unlabelled calibration inputs. Nothing is chosen on
 test data: they serve for the printed number alone. Each method runs in processes of its own, whose
-memory and time are limited; cells are kept in benchmarks/results/one_shot.json as soon as they are
-done, and a run that was stopped goes on where it was. Models and data: one_shot_trials.py.
+memory and time are limited. The table shows processor seconds, which other work on the machine
+changes little, and the memory that a pruning adds to a process that has loaded its libraries. Cells
+are kept in benchmarks/results/one_shot.json as soon as they are done, and a run that was stopped
+goes on where it was. Models and data: one_shot_trials.py.
 """
 
 from __future__ import annotations
@@ -140,7 +142,7 @@ def _accuracy(cell: dict[str, Any]) -> float:
 def table(cells: Cells) -> str:
     """Markdown: accuracies by model and sparsity, ours against the best of the others."""
     names = [OURS, *PEERS]
-    head = ["model", "zeros", "dense", *names, "lead", "", "seconds", "SparseGPT's", "MB"]
+    head = ["model", "zeros", "dense", *names, "lead", "", "CPU s", "SparseGPT's", "MB"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for model, sparsity in product(MODELS, SPARSITIES):
         found = {name: cells.get(_key(model, name, sparsity)) for name in names}
