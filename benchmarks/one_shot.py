@@ -153,9 +153,16 @@ def table(cells: Cells) -> str:
         row += [_percent(found[name], sparsity) for name in names]
         row += _verdict(found, sparsity)
         row += [_number(each, "cpu_seconds") for each in (ours, found["SparseGPT"])]
-        row.append(f"{ours['peak_mb']:.0f}" if ours and "peak_mb" in ours else "-")
+        row.append(_peak(cells, model))
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
+
+
+def _peak(cells: Cells, model: str) -> str:
+    """Most memory that our prunings of a model took: later ones find what earlier ones left."""
+    peaks = [cells.get(_key(model, OURS, s), {}).get("peak_mb") for s in SPARSITIES]
+    known = [peak for peak in peaks if peak is not None]
+    return f"{max(known):.0f}" if known else "-"
 
 
 def _percent(cell: dict[str, Any] | None, sparsity: float) -> str:

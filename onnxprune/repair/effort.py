@@ -22,9 +22,9 @@ __all__ = ["Effort", "effort_of"]
 #: Share of the samples for a rough refit of a model with convolutions, and most samples that
 #: influences are measured on there: they average over positions.
 PART, CONVOLVED = 0.5, 128
-#: Multiplications that a rough refit, and a measurement of influences, may take on all samples
-#: together, and samples that they have whatever those take.
-REFIT_WORK, INFLUENCE_WORK, LEAST = 2**34, 2**33, 32
+#: Multiplications that a run of the layers may take on all samples of a rough refit, or of a
+#: measurement of influences, and samples that those have whatever they take.
+WORK, LEAST = 2**33, 32
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def effort_of(model: Model, jobs: Sequence[Job], samples: Samples, *, stack: boo
     is_convolved = any(isinstance(s.unfolding, ConvUnfolding) for job in jobs for s in job.sites)
     rough = samples.count * PART if is_convolved else samples.count
     influence = CONVOLVED if is_convolved else samples.count
-    seen = _first(samples, max(min(rough, REFIT_WORK / each), LEAST))
-    few = max(min(influence, INFLUENCE_WORK / each), LEAST)
+    seen = _first(samples, max(min(rough, WORK / each), LEAST))
+    few = max(min(influence, WORK / each), LEAST)
     used = len(seen.sizes)
     rest = replace(samples, batches=samples.batches[used:], sizes=samples.sizes[used:])
     return Effort(seen, _first(samples, few), _first(rest, few) if rest.sizes else None)

@@ -16,7 +16,7 @@ from .taps import Taps
 __all__ = ["Observed", "Targets", "observed"]
 
 #: Numbers of pre-activations that are kept at a time.
-KEPT = 2**26
+KEPT = 2**27
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,11 +48,10 @@ def test_multiplications_are_bounded_but_some_samples_stay(
 ) -> None:
     # 4 outputs of 27 inputs at 8 x 7 positions.
     each = 4 * 27 * 8 * 7
-    monkeypatch.setattr(effort_module, "REFIT_WORK", 64 * each)
-    monkeypatch.setattr(effort_module, "INFLUENCE_WORK", each)
-    effort = repairer(opened(CONV.proto()), images(400), monkeypatch).effort
-    assert sum(effort.rough.sizes) == 64
-    assert sum(effort.influence.sizes) == effort_module.LEAST
+    for work, wanted in ((64 * each, 64), (each, effort_module.LEAST)):
+        monkeypatch.setattr(effort_module, "WORK", work)
+        effort = repairer(opened(CONV.proto()), images(400), monkeypatch).effort
+        assert sum(effort.rough.sizes) == sum(effort.influence.sizes) == wanted
 
 
 def test_nothing_to_repair_needs_no_effort(monkeypatch: pytest.MonkeyPatch) -> None:
