@@ -17,7 +17,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,6 @@ RECIPES = {
     "vnn21_cifar10_resnet_4b": Recipe(8, schedule="cosine", augment=True),
     "vnn23_vit_ibp_3_3_8": Recipe(8, 5e-4, augment=True),
 }
-#: Without labels, where another recipe is needed: imitating a residual network takes longer.
-UNLABELLED = {"vnn21_cifar10_resnet_4b": Recipe(40, schedule="cosine", augment=True)}
 
 
 def main() -> None:
@@ -79,6 +77,7 @@ def main() -> None:
     parser.add_argument("--sparsities", nargs="+", type=float, default=list(SPARSITIES))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's, with other --results")
     parser.add_argument("--table", action="store_true", help="print the table and do nothing else")
     given = parser.parse_args()
     cells = _read(given.results)
@@ -89,8 +88,8 @@ def main() -> None:
         key = f"{name} {sparsity:g} {mode}"
         if key not in cells:
             recipe = RECIPES[name]
-            if mode == "distillation":
-                recipe = UNLABELLED.get(name, recipe)
+            if given.epochs is not None:
+                recipe = replace(recipe, epochs=given.epochs)
             cells[key] = measure(PAIRS[name], recipe, sparsity, mode)
             _write(given.results, cells)
         print(key, json.dumps(cells[key]), flush=True)
