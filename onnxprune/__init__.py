@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .finetune import FineTune as FineTune
     from .passes import PrunePass as PrunePass
+    from .recipes import recipe as recipe
     from .report.evaluation import EvaluationReport as EvaluationReport
     from .report.report import InspectReport as InspectReport
     from .report.report import Report as Report
@@ -46,6 +47,7 @@ _HOMES = {
     "UsageError": "errors",
     "FineTune": "finetune",
     "PrunePass": "passes",
+    "recipe": "recipes",
     "EvaluationReport": "report.evaluation",
     "InspectReport": "report.report",
     "Report": "report.report",
@@ -71,6 +73,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "prune",
+    "recipe",
     "sensitivity",
 ]
 

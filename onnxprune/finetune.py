@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UsageError
-from .options import choice, documented, glob, items, number, option, whole
+from .options import choice, derived, documented, glob, items, number, option, whole
 
 if TYPE_CHECKING:
     from .training.builder import GraphBuilder
@@ -20,12 +20,16 @@ __all__ = [
     "EngineName",
     "FineTune",
     "LossName",
+    "Method",
     "OptimizerName",
     "RateSchedule",
+    "RecipeName",
     "RoundsSchedule",
     "parse_class_weights",
 ]
 
+RecipeName = Literal["han2015", "guo2016", "zhu2017"]
+Method = Literal["iterative", "gradual", "splicing"]
 RoundsSchedule = Literal["cubic", "linear"]
 RateSchedule = Literal["cosine", "step", "constant"]
 OptimizerName = Literal["adamw", "sgd"]
@@ -44,8 +48,29 @@ RETRAINING_SHARE = 10
 class FineTune:
     """How to retrain a pruned model; raises UsageError for a value that makes no sense."""
 
+    recipe: RecipeName | None = derived(
+        "Take the settings of a published method, each of which may be given beside it: han2015"
+        " (rounds of sgd with L2), guo2016 (splicing) or zhu2017 (gradual)."
+    )
     epochs: int = option(
         5, "Go through the training data this many times in every round. The default is 5."
+    )
+    method: Method = option(
+        "iterative",
+        "When weights go: iterative (the default: prune, retrain what is left, --rounds times),"
+        " gradual (while the model is trained, and for good; Zhu & Gupta 2017) or splicing (while"
+        " it is trained, and they come back when they grow: weights are trained beneath their"
+        " masks, by sgd; Guo et al. 2016, Dynamic Network Surgery).",
+    )
+    ramp: float = option(
+        0.5,
+        "Share of a training by method gradual or splicing in which the threshold rises to its"
+        " full height, 0 to 1. The default is 0.5; 0 starts at the full height.",
+    )
+    settle: float = option(
+        0.25,
+        "Share of such a training, at its end, in which masks stay as they are. The default is"
+        " 0.25.",
     )
     rounds: int = option(
         1,
@@ -55,8 +80,8 @@ class FineTune:
     )
     rounds_schedule: RoundsSchedule = option(
         "cubic",
-        "How the threshold rises over the rounds: cubic (the default: most of it in the first"
-        " rounds, after Zhu & Gupta 2017) or linear.",
+        "How the threshold rises over the rounds, or over --ramp: cubic (the default: most of it at"
+        " the beginning, after Zhu & Gupta 2017) or linear.",
     )
     lr: float | None = option(
         None,
@@ -149,12 +174,42 @@ class FineTune:
                 "nesterov is a form of the momentum of sgd: choose the optimizer sgd with a"
                 " momentum above 0, or leave it out"
             )
+        if self.method != "iterative":
+            self._check_method()
+        elif (self.ramp, self.settle) != (FineTune.ramp, FineTune.settle):
+            raise UsageError(
+                "ramp and settle are shares of a training that prunes: choose the method gradual"
+                " or splicing, or leave them out"
+            )
         if self.resume and self.checkpoint is None:
             raise UsageError("resume needs a checkpoint to go on from: name its folder")
         if self.distill_weight is not None and not self.distill:
             raise UsageError(
                 "distill-weight mixes distillation with labels: ask for distill too, or leave it"
                 " out"
+            )
+
+    def _check_method(self) -> None:
+        """Refuse what has no sense with a method that prunes while it trains."""
+        if self.rounds != 1:
+            raise UsageError(
+                f"method {self.method} prunes while it trains, once: leave out the rounds, or"
+                " choose the method iterative"
+            )
+        if self.method == "splicing" and self.optimizer != "sgd":
+            raise UsageError(
+                f"{self.optimizer} moves masked weights as fast as others whatever their gradients,"
+                " so method splicing would bring back the wrong ones: choose the optimizer sgd"
+            )
+        if self.patience is not None:
+            raise UsageError(
+                f"patience stops where the metric gets no better, and by method {self.method} it"
+                " falls while weights go: leave out the patience"
+            )
+        if self.engine != "onnxprune":
+            raise UsageError(
+                f"the engine {self.engine} cannot change masks, as method {self.method} does:"
+                " leave out the engine"
             )
 
     @property
@@ -173,7 +228,10 @@ class FineTune:
         Args:
             round: 1 for the first, `rounds` for the last.
         """
-        done = round / self.rounds
+        return self.height(round / self.rounds)
+
+    def height(self, done: float) -> float:
+        """Height of the threshold when a share of its rise is over, 0 to 1; see `quality_share`."""
         return done if self.rounds_schedule == "linear" else 1 - (1 - done) ** 3
 
     def check_validation(self, val: object) -> None:
@@ -259,6 +317,9 @@ _FROM_ZERO = "from 0 up to but not including 1"
 _CHECKS: Mapping[str, _Check] = {
     "epochs": _whole(1),
     "rounds": _whole(1),
+    "method": _choice(Method),
+    "ramp": _number("a share from 0 to 1", lambda value: 0 <= value <= 1),
+    "settle": _number(f"a share {_FROM_ZERO}", lambda value: 0 <= value < 1),
     "rounds_schedule": _choice(RoundsSchedule),
     "lr": _positive("0.0001"),
     "lr_schedule": _choice(RateSchedule),

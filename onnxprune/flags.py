@@ -27,12 +27,15 @@ from .finetune import (
     EngineName,
     FineTune,
     LossName,
+    Method,
     OptimizerName,
     RateSchedule,
+    RecipeName,
     RoundsSchedule,
     parse_class_weights,
 )
 from .options import flag_help
+from .recipes import recipe
 from .search.goal import DropGoal, drop_goal
 from .structure.config import ChannelConfig, Importance, StructureConfig
 
@@ -235,9 +238,13 @@ class TrainingFlags:
     train: Annotated[
         str | None, flag(OutputConfig, "train", "--train", TRAINING, metavar="DATA")
     ] = None
+    recipe: Annotated[RecipeName | None, _training("recipe", "NAME")] = None
     epochs: Annotated[int | None, _count("epochs")] = None
+    method: Annotated[Method | None, _training("method", "NAME")] = None
     rounds: Annotated[int | None, _count("rounds")] = None
     rounds_schedule: Annotated[RoundsSchedule | None, _training("rounds_schedule", "FORM")] = None
+    ramp: Annotated[float | None, _training("ramp", "S")] = None
+    settle: Annotated[float | None, _training("settle", "S")] = None
     lr: Annotated[float | None, _training("lr", "RATE")] = None
     lr_schedule: Annotated[RateSchedule | None, _training("lr_schedule", "FORM")] = None
     optimizer: Annotated[OptimizerName | None, _training("optimizer", "NAME")] = None
@@ -277,11 +284,12 @@ class TrainingFlags:
             )
         if self.train is None:
             return None
-        if "momentum" in given and self.optimizer != "sgd":
-            raise UsageError("--momentum has no effect on adamw: add --optimizer sgd")
         if self.class_weights is not None:
             given["class_weights"] = parse_class_weights(self.class_weights)
-        settings = FineTune(**given)
+        name = given.pop("recipe", None)
+        settings = FineTune(**given) if name is None else recipe(name, **given)
+        if "momentum" in given and settings.optimizer != "sgd":
+            raise UsageError("--momentum has no effect on adamw: add --optimizer sgd")
         settings.check_validation(val)
         return settings
 

@@ -15,7 +15,17 @@ from typing import Any, TypeVar, get_args
 
 from .errors import UsageError
 
-__all__ = ["choice", "documented", "flag_help", "glob", "items", "number", "option", "whole"]
+__all__ = [
+    "choice",
+    "derived",
+    "documented",
+    "flag_help",
+    "glob",
+    "items",
+    "number",
+    "option",
+    "whole",
+]
 
 _Config = TypeVar("_Config")
 
@@ -23,6 +33,11 @@ _Config = TypeVar("_Config")
 def option(default: Any, help_text: str) -> Any:
     """A dataclass field with a default and its help, in full sentences."""
     return field(default=default, metadata={"help": help_text})
+
+
+def derived(help_text: str) -> Any:
+    """A dataclass field that nobody sets when making one; None until somebody does."""
+    return field(default=None, init=False, metadata={"help": help_text})
 
 
 def flag_help(config: type, name: str) -> str:

@@ -22,6 +22,7 @@ from .pruning.statistics import LayerStatistics
 from .repair.writing import added_biases, with_bias_inputs
 from .report.repair import Repair
 from .report.training import EpochRow, RoundRow, Training
+from .revising import Revising, begun, check_use, ended
 from .training.checkpoint import (
     Checkpoint,
     Fingerprint,
@@ -187,6 +188,12 @@ class _Rounds:
     ) -> None:
         self._source, self._scan, self._config, self._settings = source, scan, config, settings
         self._prune = prune
+        check_use(
+            settings,
+            pattern=config.pattern,
+            calibration=calibration,
+            known=teaching.data.batches(settings.batch_size) is not None,
+        )
         self._meter, self._progress, self._told = meter, progress, training_progress
         self.teaching = teaching
         self.number = 0
@@ -241,19 +248,23 @@ class _Rounds:
             progress=self._progress,
         )
         metric = self._meter(pruned.model) if self._meter is not None else None
-        layers = [plan.layer.address for plan in pruned.plans]
-        setup = set_up(pruned.model, layers, self.teaching, number=number)
+        setup, revising = self._set_up(pruned, number)
         at = Position()
         if self._checkpoint is not None:
             at = self._checkpoint.position
             setup.engine.restore(self._checkpoint.engine)
             self._checkpoint = None
         try:
-            result = run_round(setup.engine, self._surroundings(number, pruned, setup), at)
+            around = self._surroundings(number, pruned, setup)
+            revise = None if revising is None else revising.after_step
+            result = run_round(setup.engine, replace(around, revise=revise), at)
         finally:
             setup.engine.close()
         self.changed.update(dict.fromkeys(changed_tensors(self.weights, pruned.weights)))
-        self.weights = write_back(pruned.weights, result.parameters, setup.forward.addresses)
+        trained = write_back(pruned.weights, result.parameters, setup.forward.addresses)
+        if revising is not None:
+            pruned = ended(self.weights, self._scan, pruned, trained, self.before)
+        self.weights = trained
         self.changed.update(
             dict.fromkeys(setup.forward.addresses[name] for name in result.parameters)
         )
@@ -263,6 +274,14 @@ class _Rounds:
         self.number, self.pruned, self.setup = number, pruned, setup
         if self.repair is None or any(plan.changes for plan in pruned.plans):
             self.repair, self.warnings = pruned.repair, pruned.warnings
+
+    def _set_up(self, pruned: PrunedOnce, number: int) -> tuple[RoundSetup, Revising | None]:
+        """The round's graphs, and what decides on masks where they change."""
+        if self._settings.method == "iterative":
+            layers = [plan.layer.address for plan in pruned.plans]
+            return set_up(pruned.model, layers, self.teaching, number=number), None
+        scope = self._config.scope
+        return begun(self.weights, pruned, self.teaching, scope=scope, number=number)
 
     def _surroundings(self, number: int, pruned: PrunedOnce, setup: RoundSetup) -> Surroundings:
         meter = self._meter

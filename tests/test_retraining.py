@@ -101,6 +101,15 @@ SCENARIOS = {
     "fixed batch": Scenario(
         fixed_batch(mlp(), 2), {"rounds": 2, "lr_schedule": "step"}, prune={"sparsity": 0.6}
     ),
+    "splicing": Scenario(
+        model(DROPOUT, MLP_SHAPES),
+        {"method": "splicing", "optimizer": "sgd", "ramp": 0.4, "settle": 0.1, "batch_size": 2},
+    ),
+    "gradual": Scenario(
+        fixed_batch(mlp(), 2),
+        {"method": "gradual", "settle": 0.3, "batch_size": 2, "clip_norm": 1.0},
+        prune={"sparsity": 0.6},
+    ),
 }
 each = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 

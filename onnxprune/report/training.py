@@ -108,6 +108,10 @@ class Training:
     """True where the run went on from a checkpoint."""
     stopped_early: bool = False
     """True where a round ended before its last epoch because the metric got no better."""
+    recipe: str = ""
+    """The recipe that the settings came from, and what was changed; empty where there is none."""
+    method: str = ""
+    """How weights went while the model was trained; empty where they went before."""
     notes: tuple[str, ...] = ()
     """What else a reader should know, such as weights that were trained in another type."""
     share: bool = True

@@ -16,6 +16,10 @@ REASONS_SHOWN = 3
 def training_facts(training: Training, glyphs: Glyphs) -> Iterator[Fact]:
     """Return the lines about a training, in reading order."""
     yield Fact("training", _extent(training))
+    if training.recipe:
+        yield Fact("recipe", safe(training.recipe))
+    if training.method:
+        yield Fact("method", safe(training.method))
     yield Fact("data", safe(training.data))
     yield Fact("loss", _loss(training, glyphs))
     yield Fact(

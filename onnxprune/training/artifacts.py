@@ -106,6 +106,7 @@ def save_artifacts(graphs: StepGraphs, folder: Path, *, overwrite: bool = False)
         "masked": list(graphs.masked),
         "states": list(graphs.states),
         "fixed_batch": graphs.fixed_batch,
+        "spliced": list(graphs.spliced),
     }
     write_tensors(folder / CHECKPOINT, graphs.initial, facts)
     for field, name in GRAPHS.items():
@@ -135,5 +136,6 @@ def load_artifacts(directory: str | os.PathLike[str]) -> StepGraphs:
         masked=tuple(facts["masked"]),
         states=tuple(facts["states"]),
         fixed_batch=facts["fixed_batch"],
+        spliced=tuple(facts["spliced"]),
         initial=initial,
     )

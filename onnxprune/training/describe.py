@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..evaluation import Meter
 from ..finetune import FineTune
 from ..graph.layer import Layer, LayerScan
+from ..recipes import recipe_text
 from ..report.training import EpochRow, FrozenRow, RoundRow, Training
 from .loop import Totals
 from .setup import RoundSetup, Teaching
@@ -53,6 +54,8 @@ def training_facts(
         samples_per_second=totals.samples / totals.step_seconds if totals.step_seconds else 0.0,
         resumed=resumed,
         stopped_early=totals.stopped_early,
+        recipe=recipe_text(settings),
+        method=method_text(settings),
         notes=_notes(setup, settings),
     )
 
@@ -68,6 +71,17 @@ def optimizer_text(settings: FineTune) -> str:
     if settings.clip_norm is not None:
         parts.append(f"gradient norm at most {settings.clip_norm:g}")
     return ", ".join([settings.optimizer, *parts])
+
+
+def method_text(settings: FineTune) -> str:
+    """How weights go while the model is trained, in one phrase; empty where they go before."""
+    if settings.method == "iterative":
+        return ""
+    settled = f"masks settled after {1 - settings.settle:.0%} of the steps"
+    if settings.ramp == 0:
+        return f"{settings.method}: thresholds at full height from the start, {settled}"
+    rise = f"thresholds rising ({settings.rounds_schedule}) over {settings.ramp:.0%} of the steps"
+    return f"{settings.method}: {rise}, {settled}"
 
 
 def _engine(setup: RoundSetup) -> str:

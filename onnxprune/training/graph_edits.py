@@ -9,7 +9,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from .backward import reads
 
-__all__ = ["copied", "expose", "rename"]
+__all__ = ["copied", "expose", "prepend", "rename"]
 
 
 def copied(proto: ModelProto) -> ModelProto:
@@ -26,6 +26,13 @@ def rename(proto: ModelProto, names: Mapping[str, str]) -> None:
             for index, name in enumerate(fields):
                 if name in names:
                     fields[index] = names[name]
+
+
+def prepend(proto: ModelProto, nodes: Sequence[NodeProto]) -> None:
+    """Put nodes in front of those of the main graph."""
+    kept = [_copy_node(node) for node in proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend([*nodes, *kept])
 
 
 def _drop_dead(graph: GraphProto) -> set[str]:

@@ -83,6 +83,7 @@ class StepGraphs:
         states: Names of the optimizer's states of each parameter, such as ("momentum1",).
         initial: Values of parameters and statistics.
         fixed_batch: The batch size that the graphs insist on; None where any does.
+        spliced: Parameters that the model sees times their masks, which may change.
     """
 
     training: ModelProto
@@ -95,6 +96,7 @@ class StepGraphs:
     states: tuple[str, ...]
     initial: Mapping[str, np.ndarray]
     fixed_batch: int | None = None
+    spliced: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> tuple[str, ...]:

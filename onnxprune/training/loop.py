@@ -39,6 +39,7 @@ class Position:
         seconds: Time spent in the epoch so far.
         rate: Learning rate of the epoch's first step.
         steps: Updates in the round.
+        done: Share of the round that is done, 0 to 1.
         step_seconds: Time of the steps alone.
         rows: Finished epochs.
         best_epoch: The epoch with the best metric, None before the first.
@@ -53,6 +54,7 @@ class Position:
     seconds: float = 0.0
     rate: float = 0.0
     steps: int = 0
+    done: float = 0.0
     step_seconds: float = 0.0
     rows: list[EpochRow] = field(default_factory=list)
     best_epoch: int | None = None
@@ -86,6 +88,8 @@ class Surroundings:
         share: Whether the metric is a share from 0 to 1.
         save: Writes a checkpoint; None where none is wanted.
         progress: Told about the work.
+        revise: Decides on masks after a step: its number in the round, the shares of the round
+            that were done before it and after it. None where masks stay.
     """
 
     settings: FineTune
@@ -99,6 +103,7 @@ class Surroundings:
     share: bool
     save: Callable[[Position], None] | None
     progress: TrainingProgress | None
+    revise: Callable[[int, float, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -174,12 +179,15 @@ def _epoch(engine: Engine, around: Surroundings, at: Position, stop: Interruptio
         count = samples_of(batch)
         at.loss, at.samples = at.loss + loss * count, at.samples + count
         at.batch, at.steps = at.batch + 1, at.steps + 1
+        _revise(around, at, _done(around, at))
         clock.tell()
         if stop.asked:
             _interrupt(around, at, clock)
     at.per_epoch = at.batch
     if not at.samples:
         raise ModelError("an epoch of the training data has no whole batch; use a smaller one")
+    if at.epoch + 1 == around.settings.epochs:
+        _revise(around, at, 1.0)
     parameters = engine.parameters() if around.measure is not None else {}
     metric = around.measure(parameters) if around.measure is not None else None
     _finish(around, at, metric, parameters, clock.seconds())
@@ -207,6 +215,20 @@ def _rate(around: Surroundings, at: Position) -> float:
         return rate_at(settings.lr_schedule, settings.rate, at.epoch + 1, settings.epochs)
     step = at.epoch * steps + min(at.batch + 1, steps)
     return rate_at(settings.lr_schedule, settings.rate, step, settings.epochs * steps)
+
+
+def _done(around: Surroundings, at: Position) -> float:
+    """Share of the round that is done; by epochs while nobody knows how many steps there are."""
+    steps = at.per_epoch or around.data.batches(around.settings.batch_size)
+    epoch = min(at.batch / steps, 1.0) if steps else 0.0
+    return (at.epoch + epoch) / around.settings.epochs
+
+
+def _revise(around: Surroundings, at: Position, done: float) -> None:
+    """Have masks decided on where they change."""
+    if around.revise is not None:
+        around.revise(at.steps, at.done, done)
+    at.done = done
 
 
 def _finish(

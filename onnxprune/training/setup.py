@@ -17,6 +17,7 @@ from ..model.tensors import TensorAddress
 from .engine import Engine
 from .graphs import StepGraphs, build_graphs, with_loss
 from .loss.append import Labels, LossConfig, LossValues
+from .masked_use import with_masked_use
 from .preparation import Forward, prepare
 from .teacher import Teacher
 from .trainer import Trainer
@@ -98,7 +99,12 @@ class RoundSetup:
 
 
 def set_up(
-    model: Model, layers: Iterable[TensorAddress], teaching: Teaching, *, number: int = 1
+    model: Model,
+    layers: Iterable[TensorAddress],
+    teaching: Teaching,
+    *,
+    number: int = 1,
+    revised: Iterable[TensorAddress] = (),
 ) -> RoundSetup:
     """Build graphs and engine for a pruned model.
 
@@ -107,6 +113,8 @@ def set_up(
         layers: The tensors whose zeros are held.
         teaching: Data and settings.
         number: The round, 1 for the first: its dropout differs from that of others.
+        revised: Those of them whose masks may change while they are trained. With splicing,
+            weights beneath a mask are trained too.
 
     Raises:
         ModelError: The model cannot be trained.
@@ -116,7 +124,8 @@ def set_up(
     settings = teaching.settings
     forward = prepare(model, bn=settings.bn)
     _check_batch(forward, teaching)
-    held = set(layers)
+    held, free = set(layers), frozenset(revised)
+    holding = held - free if settings.method == "splicing" else held
     graphs = build_graphs(
         forward,
         loss=teaching.loss,
@@ -124,8 +133,12 @@ def set_up(
         optimizer=optimizer_of(settings),
         clip_norm=settings.clip_norm,
         train_layers=settings.train_layers,
-        masked=[name for name, address in forward.addresses.items() if address in held],
+        masked=[name for name, address in forward.addresses.items() if address in holding],
     )
+    if free:
+        graphs = with_masked_use(
+            graphs, [name for name in graphs.parameters if forward.addresses[name] in free]
+        )
     if graphs.loss.classes is not None and graphs.loss.label_input is not None:
         teaching.data.require_classes(graphs.loss.classes)
     engine = _ENGINES[settings.engine](graphs, forward, teaching, number)

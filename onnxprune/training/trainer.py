@@ -121,12 +121,32 @@ class Trainer:
         ]
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Copies of the parameters as they are now, and of statistics that training updates."""
-        return {name: self._values.get(name) for name in self.graphs.initial}
+        """Copies of the parameters as they are now, and of statistics that training updates.
+
+        Of spliced ones as the model sees them: +0 where they are masked.
+        """
+        found = {name: self._values.get(name) for name in self.graphs.initial}
+        for name, mask in self.masks().items():
+            found[name][~mask] = 0
+        return found
+
+    def beneath(self) -> dict[str, np.ndarray]:
+        """Copies of the spliced parameters as they are beneath their masks."""
+        return {name: self._values.get(name) for name in self.graphs.spliced}
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """Masks of the spliced parameters, bool: False where the model sees a zero."""
+        return {name: self._masks.get(mask_name(name)) != 0 for name in self.graphs.spliced}
+
+    def revise(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Give spliced parameters other masks (bool, of their shapes) from the next step on."""
+        self._masks.set({mask_name(name): mask.astype(np.float32) for name, mask in masks.items()})
 
     def state(self) -> dict[str, np.ndarray]:
         """All that a later run needs to go on exactly from here."""
-        return {**self._values.all(), "onnxprune.steps": np.array(self.steps, np.int64)}
+        masks = {mask_name(name): mask for name, mask in self.masks().items()}
+        steps = np.array(self.steps, np.int64)
+        return {**self._values.all(), **masks, "onnxprune.steps": steps}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from a `state`; raises ModelError where it is of other graphs."""
@@ -137,7 +157,10 @@ class Trainer:
                 "the checkpoint is of another model or other training settings; give the same "
                 "model and options as before, or train without --resume"
             )
-        self._values.set({name: state[name] for name in expected if name != "onnxprune.steps"})
+        masks = {mask_name(name): name for name in self.graphs.spliced}
+        values = expected.keys() - masks.keys() - {"onnxprune.steps"}
+        self._values.set({name: state[name] for name in values})
+        self.revise({masks[name]: state[name] for name in masks})
         self.steps = int(state["onnxprune.steps"])
 
     def close(self) -> None:
@@ -168,6 +191,13 @@ class _Fixed:
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.values = {name: _ort_value(array) for name, array in arrays.items()}
+
+    def get(self, name: str) -> np.ndarray:
+        return np.array(self.values[name].numpy())
+
+    def set(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            self.values[name].update_inplace(np.ascontiguousarray(array))
 
 
 class _Buffers:
@@ -263,7 +293,7 @@ class _Accumulated:
         self._update = _Session(graphs.optimizer.SerializeToString(), threads)
         self._loss = _ort_value(np.zeros((), np.float32))
         self._masks = masks
-        bound = {*values.buffers[0], *self._sums.buffers[0], SCALE}
+        bound = {*values.buffers[0], *self._sums.buffers[0], *masks.values, SCALE}
         self.inputs = frozenset(self._gradients.inputs) - bound
 
     def step(self, parts: Sequence[Feeds], scalars: Feeds) -> float:
@@ -290,7 +320,8 @@ class _Accumulated:
     def _add(self, part: Feeds, share: float) -> float:
         side, values = self._sums.side, self._values
         # Sums over the parts so far, and statistics as the part before left them.
-        inputs = {**values.buffers[values.side], **self._sums.buffers[side]}
+        now = {**values.buffers[values.side], **self._masks.values}
+        inputs = {**now, **self._sums.buffers[side]}
         new = {updated_name(name): v for name, v in self._sums.buffers[1 - side].items()}
         outputs = {**new, self._graphs.loss.loss: self._loss}
         self._gradients.bind(side, inputs, outputs)
