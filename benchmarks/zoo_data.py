@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["PAIRS", "Pair", "zoo_folder"]
+__all__ = ["PAIRS", "Arrays", "Pair", "zoo_folder"]
 
 Arrays = dict[str, np.ndarray]
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
