@@ -7,7 +7,7 @@ weights once the constant that it holds is added to the biases of those that rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,18 +136,35 @@ def shrink(model: Model, *, align: int = BLOCK, progress: Progress | None = None
         return Shrunk(model, reason="not looked for: the model is over 2 GB")
     rows: list[DeadRow] = []
     absorbed = Absorbed()
+    if progress is not None:
+        progress("looking for dead channels", 0, 0)
     while True:
-        if progress is not None:
-            progress("looking for dead channels", 0, 0)
         found = shrink_once(proto, align)
         proto = found.proto
         rows += found.rows
         absorbed = absorbed.then(found.absorbed)
-        if not found.again:
+        if not found.rows:
             break
+    left = sum(found.left.values())
     if not rows:
-        return Shrunk(model, left=found.left, reason=_nothing_went(found.left))
-    return Shrunk(replace(read(proto), origin=model.origin), tuple(rows), absorbed, found.left)
+        return Shrunk(model, left=left, reason=_nothing_went(left))
+    total = tuple(replace(row, left=found.left.get(row.group, 0)) for row in _by_group(rows))
+    return Shrunk(replace(read(proto), origin=model.origin), total, absorbed, left)
+
+
+def _by_group(rows: Sequence[DeadRow]) -> list[DeadRow]:
+    """One row for each group, of all passes together."""
+    found: dict[str, DeadRow] = {}
+    for row in rows:
+        first = found.setdefault(row.group, row)
+        if first is not row:
+            found[row.group] = replace(
+                first,
+                unread=first.unread + row.unread,
+                constant=first.constant + row.constant,
+                merged=first.merged + row.merged,
+            )
+    return list(found.values())
 
 
 def _nothing_went(left: int) -> str:
@@ -164,16 +181,13 @@ class Step:
         proto: The smaller model.
         rows: What went.
         absorbed: Where constants went.
-        left: Dead channels that stay, as convolutions want round numbers of them.
-        again: Whether more may be dead now: a layer of which nothing was alive has kept a channel,
-            whose neighbours can do with less.
+        left: Dead channels that stay, as convolutions want round numbers of them, by group.
     """
 
     proto: ModelProto
     rows: tuple[DeadRow, ...]
     absorbed: Absorbed
-    left: int
-    again: bool
+    left: Mapping[str, int]
 
 
 def shrink_once(proto: ModelProto, align: int = 1) -> Step:
@@ -191,14 +205,15 @@ def shrink_once(proto: ModelProto, align: int = 1) -> Step:
     rounding, merger = Rounding(coupling, groups, contractions, align), Merger(contractions)
     survey.settle([Survey.emptied, rounding, merger])
     dead = survey.dead()
-    left = np.setdiff1d(sorted(rounding.kept), dead)
+    stay = np.setdiff1d(sorted(rounding.kept), dead)
+    left = {g.title: n for g in groups if (n := int(np.isin(g.atoms, stay).sum()))}
     if not len(dead):
-        return Step(proto, (), Absorbed(), len(left), again=False)
+        return Step(proto, (), Absorbed(), left)
     smaller = remove_coupled(proto, coupling, dead.tolist())
     absorbed = _absorb(smaller, coupling, contractions, survey.gone, merger.merges)
-    kinds = _Kinds(dead, contractions, survey.gone, merger.merges, left)
+    kinds = _Kinds(dead, contractions, survey.gone, merger.merges)
     rows = tuple(row for row in map(kinds.row, groups) if row.removed)
-    return Step(smaller, rows, absorbed, len(left), survey.refilled)
+    return Step(smaller, rows, absorbed, left)
 
 
 def _of_no_matrix(survey: Survey, groups: Sequence[Group]) -> Labels:
@@ -268,9 +283,8 @@ class _Kinds:
         contractions: Sequence[Contraction],
         gone: Mask,
         merges: Sequence[Merge],
-        left: Labels,
     ) -> None:
-        self._dead, self._left = dead, left
+        self._dead = dead
         self._read = np.zeros(len(gone), bool)
         for contraction in contractions:
             self._read[contraction.labels[contraction.reads(gone, values=False)]] = True
@@ -282,6 +296,5 @@ class _Kinds:
         mine = np.intersect1d(group.atoms, self._dead)
         merged = int(np.isin(mine, self._merged).sum())
         constant = int(self._read[mine].sum()) - merged
-        left = int(np.isin(group.atoms, self._left).sum())
         unread = len(mine) - constant - merged
-        return DeadRow(group.title, group.size, unread, constant, merged, left)
+        return DeadRow(group.title, group.size, unread, constant, merged)

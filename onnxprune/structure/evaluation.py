@@ -167,9 +167,10 @@ class _Evaluation:
         shapes = [self.run.shapes.get(name) for name in node.input]
         if any(name and shape is None for name, shape in zip(node.input, shapes, strict=True)):
             return {}
-        typed_by = min(TYPED_BY.get(node.op_type, 0), len(node.input) - 1)
-        elem_type = self.types[node.input[typed_by]].tensor_type.elem_type
+        given = dict(enumerate(node.input))
+        typed_by = [given[i] for i in TYPED_BY.get(node.op_type, (0,)) if given.get(i)]
         try:
+            elem_type = self.types[typed_by[0]].tensor_type.elem_type
             found = SHAPES[domain, node.op_type](node, [shape or () for shape in shapes])
         except (IndexError, ValueError):
             self.run.failures += 1

@@ -174,13 +174,15 @@ SHAPES: dict[tuple[str, str], ShapeRule] = {
     **{("com.microsoft", name): function for name, function in _CONTRIB.items()},
     **{("", name): function for name, function in _STANDARD.items()},
 }
-#: The operand that has the element type of the result, where that is not the first.
-TYPED_BY = {
-    "DequantizeLinear": 1,
-    "DynamicQuantizeMatMul": 2,
-    "EmbedLayerNormalization": 2,
-    "MatMulIntegerToFloat": 2,
-    "QAttention": 3,
-    "QLinearConcat": 2,
-    "QuantizeLinear": 2,
+#: Operands that may have the element type of the result, the first that is there counts; where
+#: that is not the first of all.
+TYPED_BY: dict[str, tuple[int, ...]] = {
+    "DequantizeLinear": (1,),
+    "DynamicQuantizeMatMul": (2,),
+    "EmbedLayerNormalization": (2,),
+    "MatMulIntegerToFloat": (2,),
+    "QAttention": (3,),
+    "QGemm": (8, 1),  # fractions without a zero point of the result
+    "QLinearConcat": (2,),
+    "QuantizeLinear": (2, 1),
 }

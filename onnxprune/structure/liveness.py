@@ -23,7 +23,6 @@ class Survey:
 
     Attributes:
         gone: For every label, whether an index that carries it goes.
-        refilled: Whether an index stays only because its axis would be empty.
     """
 
     def __init__(self, coupling: Coupling, contractions: Sequence[Contraction]) -> None:
@@ -40,7 +39,6 @@ class Survey:
         self.gone = self._dead.copy()
         self._mark()
         self._axes = _distinct(axes)
-        self.refilled = False
 
     def dead(self) -> Labels:
         """Atoms that go, in order."""
@@ -86,7 +84,6 @@ class Survey:
         """The label of one index of an axis of which nothing would be left; none without such."""
         for labels in self._axes:
             if self.gone[labels].all():
-                self.refilled = True
                 return labels[:1]
         return np.zeros(0, np.int64)
 

@@ -14,7 +14,7 @@ from onnxprune.model.sources import read
 from onnxprune.structure import dead
 from onnxprune.structure.dead import Absorbed, DeadRow, shrink
 from tests.builders import arrays, mlp
-from tests.structure.dying import prove_shrunk
+from tests.structure.dying import damaged, prove_shrunk
 from tests.structure.graphs import Case, built, feed, ints
 
 RANDOM = np.random.default_rng(11)
@@ -85,6 +85,19 @@ def test_a_chain_of_dead_neurons_goes_at_once() -> None:
     case.weights["a"] = zeroed((6, 8), axis=1, at=tuple(range(8)))  # type: ignore[index]
     done, model = shrunk(case)
     assert shapes(model)["b"] == (1, 1) and np.isfinite(arrays(model)["cb"]).all()
+
+
+def test_what_dies_only_after_others_have_gone_goes_too() -> None:
+    nodes = (
+        "a = Conv<kernel_shape=[1,1], pads=[0,0,0,0]>(x, w, b)\nc = Conv<group=2>(a, v)\n"
+        "d = Relu(c)\ne = GlobalMaxPool(d)\nf = Flatten(e)\ng = Gemm(f, m, n)\nh = Relu(g)\n"
+        "k = MatMul(h, p)\ny = Identity(k)"
+    )
+    sizes: dict[str, tuple[int, ...]] = {
+        "w": (6, 4, 1, 1), "b": (6,), "v": (2, 3, 1, 1), "m": (2, 5), "n": (5,), "p": (5, 2),
+    }  # fmt: skip
+    case = Case(nodes, dict(sizes), [], (4, 8, 8))
+    prove_shrunk(damaged(built(case), 1, 0.3), [feed(case, batch) for batch in (1, 3)], align=2)
 
 
 CHAINS = {

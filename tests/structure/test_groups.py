@@ -52,15 +52,90 @@ def test_barriers_name_the_node_and_the_reason() -> None:
     assert "w in: 4 stay, 'x' (input) is an input of the model" in found
 
 
+#: Nodes that a rule knows it cannot follow, and a part of what is said about them.
+REFUSED = {
+    "com.microsoft.Attention<num_heads=2, do_rotary=1>(s, ka)": "turns its heads by positions",
+    "com.microsoft.MultiHeadAttention<num_heads=2>(s)": "key and value packed in one operand",
+    "com.microsoft.MultiHeadAttention<num_heads=2>(s, s)": "key and value packed in one operand",
+    "com.microsoft.MultiHeadAttention<num_heads=2>(s, five, s)": "key and value packed in one",
+    "com.microsoft.GroupQueryAttention<num_heads=2>(s)": "query, key and value packed in one",
+    "com.microsoft.GroupQueryAttention<num_heads=2>(s, s)": "query, key and value packed in one",
+    "Attention(s, s, s)": "has operands that are not followed",
+    "Attention<q_num_heads=1, kv_num_heads=1>(h5, h5, h5)": "has operands that are not followed",
+    "com.microsoft.FusedMatMul<transBatchA=1>(h, h)": "moves its batch axes",
+    "com.microsoft.FusedMatMul<transBatchB=1>(h, h)": "moves its batch axes",
+    "com.microsoft.FusedMatMul(h, vector)": "its operands are no matrices",
+    "MatMul(h, scalar)": "its operands are no matrices",
+    "MatMul(scalar, h)": "its operands are no matrices",
+    "MatMulInteger(h, h, vector)": "has a zero point for each row",
+    **{
+        f"QLinearMatMul({operands})": "has a scale for each row"
+        for operands in (
+            "h, vector, s1, h, s1, s1, s1, s1", "h, s1, vector, h, s1, s1, s1, s1",
+            "h, s1, s1, h, s1, s1, vector, s1", "h, s1, s1, h, s1, s1, s1, vector",
+        )
+    },
+    "CumSum(h, computed)": "its axis is only known when it runs",
+    "ReduceSum(h, axes)": "its axes are only known when it runs",
+    "Slice(h, axes, axes, axes)": "its axes are only known when it runs",
+    "Pad(h, axes, , axes)": "its axes are only known when it runs",
+    "BatchNormalization<spatial=0>(h, vector, vector, vector, vector)": "every position by itself",
+    "DequantizeLinear<block_size=2>(h, h)": "has one scale for several indices",
+    'Resize<coordinate_transformation_mode="tf_crop_and_resize">(h, , f4)': "crops while it",
+    'Resize<axes=[2,3], keep_aspect_ratio_policy="not_larger">(h, , , s2)': "scales all axes",
+    "Loop(h, h)": "has a graph of its own",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_nodes_that_are_refused(call: str) -> None:
+    lines = f"""
+        h = Conv(x, w)
+        s = Reshape(h, three)
+        h5 = Reshape(h, fives)
+        c0 = ReduceMean<keepdims=0>(x)
+        computed = Cast<to=7>(c0)
+        a0 = Cast<to=7>(x)
+        axes = Reshape(a0, flat)
+        a = {call}
+        y = Conv(h, v)
+    """
+    weights = {
+        **W, "ka": (36, 24), "five": (1, 5, 2, 3, 4), "three": ints(0, 8, 36),
+        "fives": ints(0, 8, 6, 3, 2), "flat": ints(-1), "vector": (8,), "s1": (1,),
+        "scalar": np.float32(1), "f4": np.ones(4, np.float32), "s2": ints(3, 4),
+    }  # fmt: skip
+    case = Case(lines, weights, [], opset=21, ir_version=10, domains={"com.microsoft": 1})
+    operator = call.partition("<")[0].partition("(")[0].rpartition(".")[2]
+    causes = analyse(built(case)).causes
+    assert any(c.operator == operator and REFUSED[call] in c.reason for c in causes), causes
+
+
 #: Operators that nothing is removed through, and a part of what is said about them.
 REASONS = {
     "own.Strange": "is an operator without a rule",
-    "com.microsoft.PackedAttention": "heads are not separated",
-    "Bernoulli": "makes new elements",
+    **{
+        f"com.microsoft.{name}": "heads are not separated"
+        for name in (
+            "DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention",
+            "LongformerAttention", "PackedAttention", "PackedMultiHeadAttention",
+            "SparseAttention",
+        )
+    },
+    **dict.fromkeys(
+        ("Bernoulli", "EyeLike", "Multinomial", "RandomNormalLike", "RandomUniformLike"),
+        "makes new elements",
+    ),
     "DynamicQuantizeLinear": "one scale that depends on all elements",
-    "NonZero": "picks elements by their values",
-    "com.microsoft.MatMulNBits": "has packed weights",
-}
+    **dict.fromkeys(
+        ("Compress", "NonMaxSuppression", "NonZero", "Unique"), "picks elements by their values"
+    ),
+    **{
+        f"com.microsoft.{name}": "has packed weights"
+        for name in ("DynamicQuantizeLSTM", "MatMulBnb4", "MatMulNBits")
+    },
+    **dict.fromkeys(("If", "Scan", "SequenceMap"), "has a graph of its own"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REASONS)

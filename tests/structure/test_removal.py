@@ -43,6 +43,31 @@ def test_without_atoms_nothing_changes() -> None:
     assert remove(model, []).SerializeToString() == model.SerializeToString()
 
 
+#: Calls from h, [N, 8, 6, 6], that say the right thing whatever channels are left.
+UNTOUCHED = {
+    "Reshape(h, i)": (0, -1, 6, 6),
+    "Reshape(h, zeros)": (),
+    "Slice(h, zero, i, axis)": (5,),
+    "Split<axis=2>(h, i)": (6,),
+    "Pad(h, i)": (0, 0, 1, 0, 0, 0, 0, 0),
+    "Expand(h, i)": (1, 1, 1, 1),
+    "Tile(h, i)": (1, 1, 2, 1),
+    "Gather<axis=3>(h, i)": (2, 1),
+    "Resize<axes=[2,3]>(h, , , i)": (12, 9),
+}
+
+
+@pytest.mark.parametrize("call", UNTOUCHED)
+def test_nodes_that_still_hold_stay(call: str) -> None:
+    lines = f"h = Conv(x, w, b)\na = {call}\nc = GlobalMaxPool(a)\ny = Conv(c, v)"
+    given = {"i": np.array(UNTOUCHED[call], np.int64), "zero": np.zeros(1, np.int64),
+             "axis": np.array([2]), "zeros": np.array([0, 0, 0, 6])}  # fmt: skip
+    model = built(Case(lines, {**CONVS, **given}, [], opset=18))
+    (group,) = find_groups(analyse(model))
+    smaller = remove(model, half(group))
+    assert list(smaller.graph.node) == list(model.graph.node)
+
+
 def test_an_axis_is_never_emptied() -> None:
     model = mlp((6, 8, 3))
     (group,) = find_groups(analyse(model))

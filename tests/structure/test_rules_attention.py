@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tests.structure.graphs import Case, built, feed, ints
 from tests.structure.proof import prove
@@ -38,6 +39,24 @@ def rotary(call: str, sizes: list[int], opset: int = 23, **weights) -> Case:
     weights = {"w": (6, 24), "cos": (9, 4), "sin": (9, 4), "v": (24, 2), **weights}
     return Case(text, weights, sizes, (5, 6), opset, ir_version=10, domains=MS)
 
+
+def samples(call: str, sizes: list[int], **weights) -> Case:
+    """Nodes from s to g, [8, 5, 4], whose samples are eight groups of four columns of a product."""
+    text = (
+        "h = MatMul(x, w)\nh1 = Reshape(h, split)\ns = Transpose<perm=[1,0,2]>(h1)\n"
+        f"{call}\ng1 = Transpose<perm=[1,0,2]>(g)\ng2 = Reshape(g1, whole)\ny = MatMul(g2, v)"
+    )
+    weights = {"w": (6, 32), "split": ints(5, 8, 4), "whole": ints(1, 5, 32), "v": (32, 3),
+               "k": (8, 5, 4), "u": (8, 5, 4), "pk": (8, 1, 2, 4), "pu": (8, 1, 2, 4),
+               **weights}  # fmt: skip
+    return Case(text, weights, sizes, (5, 6), 23, ir_version=10, domains=MS, fixed_batch=True)
+
+
+#: From results a and the caches n, [2, N, heads, steps, size] or without the 2, to g.
+READ = (
+    "n1 = MatMul(n, size)\nn2 = Squeeze(n1, end)\nn3 = MatMul(heads, n2)\n"
+    "n4 = ReduceSum<keepdims=0>(n3)\ng = Mul(a, n4)"
+)
 
 PLACES = "z = Shape(x)\nn = Slice(z, i0, i2)\np = Expand(place, n)\n"
 PLACED = {"i0": ints(0), "i2": ints(2), "place": np.arange(5).reshape(1, 5)}
@@ -126,6 +145,94 @@ CASES = {
         23,
         ir_version=10,
     ),
+    "standard, former channels": Case(
+        "h = MatMul(x, w)\nt = Transpose<perm=[0,2,1]>(h)\n"
+        "a = Attention<q_num_heads=1, kv_num_heads=1>(t, t, t)\n"
+        "g = Transpose<perm=[0,2,1]>(a)\ny = MatMul(g, v)",
+        {"w": (6, 8), "v": (8, 3)},
+        [],
+        (5, 6),
+        23,
+        ir_version=10,
+    ),
+    "standard, samples": samples(
+        "g = Attention<q_num_heads=1, kv_num_heads=1>(s, k, u)", [4, 4, 8]
+    ),
+    "standard, samples of mask and caches": samples(
+        "g, nk, nu = Attention<q_num_heads=1, kv_num_heads=1>(s, k, u, m, pk, pu)",
+        [4, 4, 8],
+        m=(8, 1, 5, 7),
+    ),
+    "multi-head, samples": samples(
+        "g, nk, nu = com.microsoft.MultiHeadAttention<num_heads=1>(s, k, u, , , m, pk, pu)",
+        [4, 8],
+        m=(8, 1, 5, 7),
+    ),
+    "multi-head, samples of padding": samples(
+        "g = com.microsoft.MultiHeadAttention<num_heads=1>(s, k, u, , n)",
+        [4, 4],
+        n=np.tril(np.ones((8, 5), np.int32), 2),
+    ),
+    "packed projections, samples": samples(
+        "g = com.microsoft.Attention<num_heads=1>(s, kw, kb, , , m)",
+        [4, 4, 4, 8],
+        kw=(4, 12), kb=(12,), m=(8, 1, 5, 5),
+    ),
+    "packed projections, samples of lengths": samples(
+        "g = com.microsoft.Attention<num_heads=1>(s, kw, kb, n)",
+        [4, 4, 4],
+        kw=(4, 12), kb=(12,), n=np.array([3, 5, 4, 5, 1, 2, 5, 4], np.int32),
+    ),
+    "packed projections, former channels": Case(
+        "h = MatMul(x, w)\nt = Transpose<perm=[0,2,1]>(h)\n"
+        "a = com.microsoft.Attention<num_heads=1>(t, k, b)\n"
+        "g = Transpose<perm=[0,2,1]>(a)\ny = MatMul(g, v)",
+        {"w": (6, 8), "k": (5, 12), "b": (12,), "v": (8, 3)},
+        [4],  # of query and key
+        (5, 6),
+        domains=MS,
+    ),
+    "packed projections, samples of caches": samples(
+        "g, n = com.microsoft.Attention<num_heads=2>(s, kw, kb, , p)",
+        [2, 2, 4, 8],
+        kw=(4, 12), kb=(12,), p=(2, 8, 2, 3, 2),
+    ),
+    "multi-head, heads apart": contrib(
+        "k0 = Reshape(k, s)\nk1 = Transpose<perm=[0,2,1,3]>(k0)\n"
+        "u0 = Reshape(u, s)\nu1 = Transpose<perm=[0,2,1,3]>(u0)\n"
+        "g = com.microsoft.MultiHeadAttention<num_heads=3>(q, k1, u1)",
+        {**APART, "s": ints(0, 5, 3, 4), "wv": (6, 12), "wo": (12, 2)},
+        [3, 4],
+    ),
+    "multi-head, former channels": Case(
+        "h = MatMul(x, w)\nt = Transpose<perm=[0,2,1]>(h)\n"
+        "a = com.microsoft.MultiHeadAttention<num_heads=1>(t, t, t)\n"
+        "g = Transpose<perm=[0,2,1]>(a)\ny = MatMul(g, v)",
+        {"w": (6, 8), "v": (8, 3)},
+        [],
+        (5, 6),
+        domains=MS,
+    ),
+    "grouped query, samples of lengths": samples(
+        "g, nk, nu = com.microsoft.GroupQueryAttention<num_heads=1, kv_num_heads=1>"
+        "(s, k, u, , , n, five)",
+        [],
+        w=(6, 128), split=ints(5, 8, 16), whole=ints(1, 5, 128), v=(128, 3), k=(8, 5, 16),
+        u=(8, 5, 16), n=np.full(8, 4, np.int32), five=np.array([5], np.int32),
+    ),
+    "rotary, samples": samples(
+        "g = RotaryEmbedding<num_heads=1>(s, cos, sin)", [2, 8], cos=(8, 5, 2), sin=(8, 5, 2)
+    ),
+    "rotary, samples of positions": samples(
+        "g = RotaryEmbedding<num_heads=1>(s, cos, sin, p)",
+        [2],
+        cos=(9, 2), sin=(9, 2), p=np.arange(40).reshape(8, 5) % 7,
+    ),
+    "rotary of onnxruntime, samples": samples(
+        "g = com.microsoft.RotaryEmbedding<num_heads=1>(s, p, cos, sin)",
+        [2],
+        cos=(9, 2), sin=(9, 2), p=np.arange(40).reshape(8, 5) % 7,
+    ),
     "multi-head": contrib(
         "g = com.microsoft.MultiHeadAttention<num_heads=3>(q, k, u)", APART, [3, 3, 4]
     ),
@@ -176,11 +283,49 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_rule(name: str) -> None:
     case = CASES[name]
-    prove(built(case), lambda batch: feed(case, batch), case.sizes)
+    batches = (1,) if case.fixed_batch else (1, 3)
+    prove(built(case), lambda batch: feed(case, batch), case.sizes, batches=batches)
 
 
-def test_grouped_query() -> None:
-    """Six heads that share two, with rotary positions and nothing in the caches."""
+READ_CACHES = {
+    "packed projections": (
+        "h = MatMul(x, w)\na, n = com.microsoft.Attention<num_heads=3>(h, k, b)",
+        {"w": (6, 8), "k": (8, 36), "b": (36,), "size": (4, 1), "wo": (12, 2)},
+        [3, 4, 8],
+        [2, "N", 3, 5, 4],
+    ),
+    "keys": (
+        f"{THREE}a, n, _ = com.microsoft.MultiHeadAttention<num_heads=3>(q, k, u)",
+        {**APART, "size": (4, 1)},
+        [3, 3, 4],
+        ["N", 3, 5, 4],
+    ),
+    "values": (
+        f"{THREE}a, _, n = com.microsoft.MultiHeadAttention<num_heads=3>(q, k, u)",
+        {**APART, "size": (3, 1)},
+        [3, 3, 4],
+        ["N", 3, 5, 3],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READ_CACHES)
+def test_caches_that_are_read(name: str) -> None:
+    """Heads, and what is in them, are summed over in the caches as well."""
+    call, weights, sizes, shape = READ_CACHES[name]
+    weights = {**weights, "heads": (1, 3), "end": ints(-1)}
+    case = Case(f"{call}\n{READ}\ny = MatMul(g, wo)", weights, sizes, (5, 6), domains=MS)
+    model = built(case)
+    model.graph.value_info.append(helper.make_tensor_value_info("n", TensorProto.FLOAT, shape))
+    prove(model, lambda batch: feed(case, batch), case.sizes)
+
+
+@pytest.mark.parametrize("more", ["", ", , m", ", , , sink", ", , one"])
+def test_grouped_query(more: str) -> None:
+    """Six heads that share two, with rotary positions and nothing in the caches.
+
+    A mask is for each head of the query, or one for all; and so is what heads may attend to apart.
+    """
     text = f"""{THREE}
         z = Shape(x)
         n = Slice(z, i0, i1)
@@ -190,16 +335,19 @@ def test_grouped_query() -> None:
         ck = ConstantOfShape(cs)
         cv = ConstantOfShape(cs)
         g, pk, pv = com.microsoft.GroupQueryAttention
-            <num_heads=6, kv_num_heads=2, do_rotary=1>(q, k, u, ck, cv, l, five, cos, sin)
+            <num_heads=6, kv_num_heads=2, do_rotary=1>(q, k, u, ck, cv, l, five, cos, sin@)
         y = MatMul(g, wo)
     """
-    text = text.replace("GroupQueryAttention\n            <", "GroupQueryAttention<")
+    text = text.replace("@", more).replace(
+        "GroupQueryAttention\n            <", "GroupQueryAttention<"
+    )
     case = Case(
         text,
         {
             "wq": (6, 96), "wk": (6, 32), "wv": (6, 32), "wo": (96, 2), "i0": ints(0),
             "i1": ints(1), "four": ints(4), "two": ints(2), "zero": ints(0), "size": ints(16),
-            "five": np.array([5], np.int32), "cos": (9, 8), "sin": (9, 8),
+            "five": np.array([5], np.int32), "cos": (9, 8), "sin": (9, 8), "m": (1, 6, 5, 5),
+            "sink": (6,), "one": (1, 1, 5, 5),
         },
         [2, 3],
         (5, 6),

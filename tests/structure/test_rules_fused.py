@@ -102,6 +102,36 @@ CASES = {
         (5,),
         domains=MS,
     ),
+    "tables and normalization, without segments": Case(
+        "a = Cast<to=6>(x)\nc = Abs(a)\ni = Min(c, top)\n"
+        "h, _ = com.microsoft.EmbedLayerNormalization(i, , t, p, , r, u)\n"
+        "d = MatMul(h, w)\ne = Tanh(d)\ny = MatMul(e, v)",
+        {"top": np.int32(8), "t": (9, 6), "p": (7, 6), "r": (6,), "u": (6,), **M},
+        [8],
+        (5,),
+        domains=MS,
+    ),
+    "tables by former channels": Case(
+        "h0 = MatMul(x, w)\nh1 = Transpose(h0)\na = Cast<to=6>(h1)\nc = Abs(a)\n"
+        "i = Min(c, top)\n"
+        "h, _ = com.microsoft.EmbedLayerNormalization(i, s, t, p, q, r, u)\n"
+        "e = ReduceMean<axes=[1,2], keepdims=0>(h)\ny = Mul(e, half)",
+        {
+            "top": np.int32(8), "s": np.zeros((8, 1), np.int32), "t": (9, 6), "p": (7, 6),
+            "q": (2, 6), "r": (6,), "u": (6,), "w": (6, 8), "half": np.float32(0.5),
+        },
+        [],
+        (6,),
+        domains=MS,
+        fixed_batch=True,
+    ),
+    "sum, bias and normalization left out": words(
+        "t = Transpose<perm=[0,2,1]>(h)\nr = Relu(t)\n"
+        "a = com.microsoft.SkipLayerNormalization(t, r, p, , u)\n"
+        "g = Transpose<perm=[0,2,1]>(a)",
+        [8],
+        {"p": (5,), "u": (5,)},
+    ),
     "old activations": images(
         "a = ScaledTanh<alpha=0.5, beta=0.7>(h)\nc = Affine<alpha=0.5, beta=0.2>(a)\n"
         "g = ParametricSoftplus<alpha=0.5, beta=0.7>(c)",
@@ -131,5 +161,5 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_rule(name: str) -> None:
     case = CASES[name]
-    batches = (1,) if "tables" in name else (1, 3)
+    batches = (1,) if "tables" in name or case.fixed_batch else (1, 3)
     prove(built(case), lambda batch: feed(case, batch), case.sizes, batches=batches)

@@ -190,6 +190,18 @@ CASES = {
         [],
         {"s": ints(0), "e": ints(8), "a": ints(1), "t": ints(2), "v": (3, 4, 1, 1)},
     ),
+    "slice every other row": between(
+        "g = Slice(h, s, e, a, t)",
+        [8],
+        {"s": ints(0), "e": ints(8), "a": ints(2), "t": ints(2)},
+    ),
+    "split, untouched": between(
+        "a, c = Split<axis=2, split=[2,4]>(h)\nd = GlobalMaxPool(c)\ng = Add(a, d)", [8], opset=11
+    ),
+    "split without its last part": between(
+        "a, _ = Split<axis=-3>(h, s)\ng = Relu(a)", [3, 5],
+        {"s": ints(3, 5), "v": (3, 3, 1, 1)},
+    ),
     "gather": between(
         "g = Gather<axis=1>(h, i)", [1, 3, 4], {"i": ints(7, 1, 1, -6, 0), "v": (3, 5, 1, 1)}
     ),
@@ -214,6 +226,12 @@ CASES = {
     "zeros of a shape": between(
         "a = Shape(h)\nc = ConstantOfShape(a)\nd = Size(h)\ne = Cast<to=1>(d)\n"
         "f = Add(c, e)\ng = Add(h, f)",
+        [8],
+        free=(1, 2),
+    ),
+    "sizes of two axes": between(
+        "a = Shape<start=1, end=3>(h)\nc = Cast<to=1>(a)\nd = ReduceProd<keepdims=0>(c)\n"
+        "g = Div(h, d)",
         [8],
         free=(1, 2),
     ),
@@ -262,6 +280,31 @@ CASES = {
         "g = LayerNormalization<axis=1>(h, s)", [], {"s": (8, 6, 6)}
     ),
     "mean and variance": between("g = MeanVarianceNormalization(h)", [8]),
+    "mean and variance of channels": between("g = MeanVarianceNormalization<axes=[1]>(h)", []),
+    "mean and variance of former channels": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\nc = MeanVarianceNormalization(a)\n"
+        "g = Transpose<perm=[0,2,1,3]>(c)",
+        [],
+    ),
+    "response between rows": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\nc = LRN<size=3>(a)\n"
+        "g = Transpose<perm=[0,2,1,3]>(c)",
+        [8],
+    ),
+    "norm of the last of former channels": between(
+        "a = Transpose<perm=[0,2,3,1]>(h)\nc = LpNormalization(a)\n"
+        "g = Transpose<perm=[0,3,1,2]>(c)",
+        [],
+    ),
+    "old softmax of rows": between("g = Softmax<axis=-2>(h)", [8], opset=11),
+    "old softmax of a column": between("g = Softmax<axis=2>(h)", [8], opset=12),
+    "new softmax of a row": between("g = Softmax(h)", [8], opset=13),
+    "new softmax before other axes": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\nc = Softmax<axis=1>(a)\n"
+        "g = Transpose<perm=[0,2,1,3]>(c)",
+        [8],
+        opset=13,
+    ),
     "quantized": between(
         """
         q = QuantizeLinear<axis=1>(h, p, z)
@@ -328,6 +371,31 @@ CASES = {
         [8],
         {"s": ints(0), "e": ints(2), "i": ints(1)},
     ),
+    "grid sample of former channels": between(
+        "a = Transpose<perm=[1,0,2,3]>(h)\nc = GridSample(a, k)\n"
+        "g = Transpose<perm=[1,0,2,3]>(c)",
+        [8],
+        {"k": (8, 6, 6, 2)},
+        fixed_batch=True,
+    ),
+    "resize to as many channels": between(
+        "g = Resize(h, , s)", [], {"s": np.array([1, 1.1, 1, 1], np.float32)}
+    ),
+    "resize to as many channels, named": between(
+        "g = Resize<axes=[-3,3]>(h, , s)", [], {"s": np.array([1.1, 2], np.float32)}, opset=18
+    ),
+    "resize a named axis": between(
+        "g = Resize<axes=[3]>(h, , s)", [8], {"s": np.array([1.1], np.float32)}, opset=18
+    ),
+    "resize to as many channels, opset 10": between(
+        "g = Resize(h, s)", [], {"s": np.array([1, 1.1, 1, 1], np.float32)}, opset=10
+    ),
+    "upsample to as many channels": between(
+        "g = Upsample(h, s)", [], {"s": np.array([1, 1.1, 1, 1], np.float32)}, opset=9
+    ),
+    "upsample to as many channels, by attribute": between(
+        "g = Upsample<scales=[1.0,1.1,1.0,1.0]>(h)", [], opset=8
+    ),
     "bounds by computed sizes": between(
         "z = Shape(x)\ne = Slice(z, two, three)\nu = Sub(e, one)\n"
         "g = Slice(h, one, u, two)",
@@ -373,4 +441,5 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_rule(name: str) -> None:
     case = CASES[name]
-    prove(built(case), lambda batch: feed(case, batch), case.sizes)
+    batches = (1,) if case.fixed_batch else (1, 3)
+    prove(built(case), lambda batch: feed(case, batch), case.sizes, batches=batches)

@@ -51,6 +51,27 @@ CASES = {
         [8],
         {"one": ints(1), "first": ints(0), "second": ints(1), "rest": ints(2, 1)},
     ),
+    "slices of each former channel": between(
+        "a = Transpose<perm=[2,1,0]>(h)\nb = GatherND<batch_dims=1>(a, i)\n"
+        "g = Transpose<perm=[2,1,0]>(b)",
+        [8],
+        {"i": np.arange(16).reshape(8, 2, 1) % 5},
+        fixed_batch=True,
+    ),
+    "looked up in front": between(
+        "a = Transpose<perm=[2,0,1]>(h)\nb = Gather<axis=-3>(a, i)\n"
+        "g = Transpose<perm=[1,2,0]>(b)",
+        [3, 5],
+        {"i": ints(7, -6, 0), "v": (3, 3)},
+    ),
+    "rows by element from behind": between(
+        f"{PLACES}g = GatherElements<axis=-2>(h, p)", [8], PLACED
+    ),
+    "written in the old way": images(
+        f"{PLACES.replace('MatMul', 'Conv')}u = Relu(h)\ng = Scatter<axis=-2>(h, p, u)", [8],
+        {**PLACED, "k": (8, 4, 1, 1)},
+        opset=10,
+    ),
     "slices of columns": between(
         "a = Transpose<perm=[2,0,1]>(h)\nc = GatherND(a, i)\ng = Transpose<perm=[1,2,0]>(c)",
         [8],  # not the channels, but the picks themselves
@@ -77,6 +98,12 @@ CASES = {
         [8],
         {"depth": np.int64(3), "values": np.array([0, 1], np.float32), "first": ints(0)},
     ),
+    "one hot from behind": between(
+        "b = Abs(h)\nc = Cast<to=7>(b)\nd = OneHot<axis=-4>(c, depth, values)\n"
+        "g = ReduceMean(d, first)",
+        [8],
+        {"depth": np.int64(3), "values": np.array([0, 1], np.float32), "first": ints(0)},
+    ),
     "triangle": between("g = Trilu<upper=0>(h)", []),
     "triangle of images": images("g = Trilu(h)", [8]),
     "reversed": between(
@@ -93,6 +120,10 @@ CASES = {
         {"two": ints(2), "first": ints(0), "second": ints(1)},
     ),
     "cropped and padded": images("g = CenterCropPad<axes=[2,3]>(h, s)", [8], {"s": ints(4, 7)}),
+    "cropped everywhere": images(
+        "g = CenterCropPad(h, s)", [], {"s": ints(1, 6, 6, 6), "v": (3, 6, 1, 1)},
+        fixed_batch=True,
+    ),
     "cropped channels": images(
         "g = CenterCropPad<axes=[1]>(h, s)", [], {"s": ints(6), "v": (3, 6, 1, 1)}
     ),
@@ -112,6 +143,15 @@ CASES = {
         [],
         {"r": np.array([[0, 0, 4, 4]], np.float32), "i": ints(0)},
     ),
+    "regions by former channels": images(
+        "a = ReduceMean(h, space)\nb = Squeeze(a, space)\nc = Transpose(b)\nd = Abs(c)\n"
+        "r = Concat<axis=1>(low, low, d, d)\n"
+        "e = RoiAlign<output_height=2, output_width=2>(x, r, i)\n"
+        "g = Transpose<perm=[1,0,2,3]>(e)",
+        [8],
+        {"space": ints(2, 3), "low": np.zeros((8, 1), np.float32), "i": ints(*[0] * 8)},
+        fixed_batch=True,
+    ),
     "blocks": images(
         "a = Reshape(h, flat)\nb = Col2Im(a, image, block)\ng = Relu(b)",
         [2],
@@ -124,6 +164,20 @@ CASES = {
         {
             "k": (2, 4, 1, 1), "l": (1, 4, 1, 1), "d": (6, 8, 1, 1), "b": (6,), "v": (3, 6, 1, 1),
         },
+        opset=19,
+    ),
+    "deformed former channels": images(
+        "a = Transpose<perm=[1,0,2,3]>(h)\nb = DeformConv<kernel_shape=[1,1]>(a, d, o, , m)\n"
+        "g = Transpose<perm=[1,0,2,3]>(b)",
+        [8],
+        {"d": (1, 1, 1, 1), "o": (8, 2, 6, 6), "m": (8, 1, 6, 6)},
+        opset=19,
+        fixed_batch=True,
+    ),
+    "deformed in groups": images(
+        "o = Conv(x, k)\ng = DeformConv<kernel_shape=[1,1], group=2>(h, d, o)",
+        [2, 3, 4],
+        {"k": (2, 4, 1, 1), "d": (6, 4, 1, 1), "v": (3, 6, 1, 1)},
         opset=19,
     ),
     "deformed by groups": images(
@@ -165,13 +219,35 @@ REFERENCE = {
         opset=27,
         ir_version=13,
     ),
+    "cache of former channels": between(
+        "c = Transpose<perm=[2,1,0]>(h)\na = TensorScatter(c, u, i)\n"
+        "g = Transpose<perm=[2,1,0]>(a)",
+        [],
+        {"u": (8, 2, 1), "i": ints(3, 0, 1, 2, 3, 0, 1, 2)},
+        opset=24,
+        ir_version=10,
+        fixed_batch=True,
+    ),
+    "causal convolution over former channels": between(
+        "g, _ = CausalConvWithState(h, k)", [], {"k": (5, 1, 3)}, opset=27, ir_version=13
+    ),
+    "causal convolution of former channels": between(
+        "t = Transpose<perm=[2,0,1]>(h)\na, s = CausalConvWithState(t, k, , p)\n"
+        "g = Transpose<perm=[1,2,0]>(a)",
+        [8],
+        {"k": (1, 1, 3), "p": (8, 1, 2)},
+        opset=27,
+        ir_version=13,
+        fixed_batch=True,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_rule(name: str) -> None:
     case = CASES[name]
-    prove(built(case), lambda batch: feed(case, batch), case.sizes)
+    batches = (1,) if case.fixed_batch else (1, 3)
+    prove(built(case), lambda batch: feed(case, batch), case.sizes, batches=batches)
 
 
 @pytest.mark.parametrize("name", REFERENCE)

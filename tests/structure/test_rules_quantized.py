@@ -124,6 +124,12 @@ CASES = {
         [7],
         {**MATRIX, "sk": scales(7), "zk": codes(7), "b": (7,)},
     ),
+    "gemm of a turned operand": words(
+        "f = Reshape(q, flat)\nt = Transpose(f)\n"
+        "d = com.microsoft.QGemm<transA=1>(t, s, z, k, sw, zw)\ng = Reshape(d, back)",
+        [7, 8],
+        {"k": codes(8, 7), "flat": ints(-1, 8), "back": ints(-1, 5, 7)},
+    ),
     "gemm": words(
         "f = Reshape(q, flat)\n"
         "r = com.microsoft.QGemm<transB=1>(f, s, z, k, sk, zk, b, s, z)\n"
@@ -141,6 +147,28 @@ CASES = {
             "k": codes(8, 36), "b": (36,), "sk": scales(36), "zk": np.zeros(36, np.int8),
             "v": (12, 3),
         },
+    ),
+    "attention, samples of caches": words(
+        "h1 = Reshape(h, split)\nh2 = Transpose<perm=[1,0,2]>(h1)\nh3 = QuantizeLinear(h2, s, z)\n"
+        "a, n = com.microsoft.QAttention<num_heads=2>(h3, k, b, s, sw, , z, zw, p)\n"
+        "a1 = Transpose<perm=[1,0,2]>(a)\ng = Reshape(a1, whole)",
+        [2, 2, 4, 8],
+        {
+            "w": (6, 32), "v": (32, 3), "split": ints(5, 8, 4), "whole": ints(1, 5, 32),
+            "k": codes(4, 12), "b": (12,), "p": (2, 8, 2, 3, 2),
+        },
+        fixed_batch=True,
+    ),
+    "attention, samples of lengths": words(
+        "h1 = Reshape(h, split)\nh2 = Transpose<perm=[1,0,2]>(h1)\nh3 = QuantizeLinear(h2, s, z)\n"
+        "a = com.microsoft.QAttention<num_heads=1>(h3, k, b, s, sw, n, z, zw)\n"
+        "a1 = Transpose<perm=[1,0,2]>(a)\ng = Reshape(a1, whole)",
+        [4, 4],
+        {
+            "w": (6, 32), "v": (32, 3), "split": ints(5, 8, 4), "whole": ints(1, 5, 32),
+            "k": codes(4, 12), "b": (12,), "n": np.array([3, 5, 4, 5, 1, 2, 5, 4], np.int32),
+        },
+        fixed_batch=True,
     ),
     "attention, one scale": words(
         "g = com.microsoft.QAttention<num_heads=3>(q, k, b, s, sw, , z, zw)",

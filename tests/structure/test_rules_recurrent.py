@@ -91,6 +91,47 @@ CASES = {
     ),
 }  # fmt: skip
 
+#: Channels of a product that became steps, or samples, of a layer.
+TURNED = {
+    "steps": Case(
+        "h = MatMul(x, w)\nt = Transpose<perm=[2,0,1]>(h)\na = GRU<hidden_size=4>(t, k, r)\n"
+        "d = Squeeze(a, one)\ne = Transpose<perm=[1,2,0]>(d)\ny = MatMul(e, v)",
+        {"w": (6, 8), "k": (1, 12, 5), "r": (1, 12, 4), "one": ints(1), "v": (8, 3)},
+        [],
+        (5, 6),
+    ),
+    "samples": Case(
+        "h = MatMul(x, w)\nt = Transpose<perm=[1,2,0]>(h)\n"
+        "_, b = GRU<hidden_size=4>(t, k, r, , n, s)\n"
+        "d = Squeeze(b, zero)\ne = Transpose(d)\ny = MatMul(e, v)",
+        {
+            "w": (6, 8), "k": (1, 12, 1), "r": (1, 12, 4), "zero": ints(0), "v": (8, 3),
+            "n": np.array([5, 3, 1, 2, 5, 4, 3, 5], np.int32), "s": (1, 8, 4),
+        },
+        [8],
+        (5, 6),
+        fixed_batch=True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_former_channels(name: str) -> None:
+    case = TURNED[name]
+    prove(built(case), lambda batch: feed(case, batch), case.sizes, batches=(1,))
+
+
+def test_former_channels_as_steps_behind_samples() -> None:
+    case = Case(
+        "h = MatMul(x, w)\nt = Transpose<perm=[0,2,1]>(h)\n"
+        "a, _ = RNN<hidden_size=4, layout=1>(t, k, r)\nd = Squeeze(a, two)\n"
+        "e = Transpose<perm=[0,2,1]>(d)\ny = MatMul(e, v)",
+        {"w": (6, 8), "k": (1, 4, 5), "r": (1, 4, 4), "two": ints(2), "v": (8, 3)},
+        [],
+        (5, 6),
+    )
+    prove(built(case), lambda batch: feed(case, batch), [], batches=(2,), reference=True)
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_rule(name: str) -> None:

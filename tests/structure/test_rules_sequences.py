@@ -93,6 +93,23 @@ CASES = {
         [8],
         (5, 6),
     ),
+    "einsum without a result, in order": Case(
+        'h = MatMul(x, w)\na = Einsum<equation="bzo,ao">(h, v)\ny = Relu(a)',
+        {"w": (6, 8), "v": (7, 8)},
+        [8],
+        (5, 6),
+    ),
+    "einsum with dots and no result": Case(
+        'h = MatMul(x, w)\na = Einsum<equation="...so,...to">(h, h)\ny = MatMul(a, v)',
+        {"w": (6, 8), "v": (5, 3)},
+        [8],
+        (5, 6),
+    ),
+    "einsum of one that is repeated": between(
+        'a = Einsum<equation="bso,tko->bsk">(h, u)\ng = Relu(a)',
+        [7, 8],
+        {"u": (1, 7, 8), "v": (7, 3)},
+    ),
     "einsum that sums": between('a = Einsum<equation="bso->bs">(h)\nb = Unsqueeze(a, i)\n'
         "g = Mul(h, b)", [], {"i": ints(2)}),
     "embedding": Case(
@@ -188,6 +205,41 @@ CASES = {
         {"w": (1, 6, 2), "v": (2, 3)},
         [2],
         (5, 6),
+    ),
+    "squeezed by some of the axes": Case(
+        "k = Squeeze(w, i)\nh = MatMul(x, k)\ny = MatMul(h, v)",
+        {"w": (1, 1, 6, 2), "v": (2, 3), "i": ints(0)},
+        [2],
+        (5, 6),
+    ),
+    **{
+        f"squeezed without axes, opset {opset}": Case(
+            "k = Squeeze(w)\nh = MatMul(x, k)\ny = MatMul(h, v)",
+            {"w": (1, 6, 2), "v": (2, 3)},
+            [2],
+            (5, 6),
+            opset,
+        )
+        for opset in (12, 13)
+    },
+    "reshaped by zeros": between(
+        "a = Reshape(h, s)\nb = Reshape(a, t)\nc = Relu(b)\ng = Reshape(c, u)",
+        [2, 6],
+        {
+            "w": (6, 16), "v": (16, 3), "s": ints(0, 0, 2, 4, 2), "t": ints(0, 0, 1, 0, 4),
+            "u": ints(0, 0, -1),
+        },
+    ),
+    "root mean square of the sequence": between(
+        "a = Transpose<perm=[0,2,1]>(h)\nb = RMSNormalization(a, s)\n"
+        "g = Transpose<perm=[0,2,1]>(b)",
+        [8],
+        {"s": (5,)},
+        opset=23,
+        ir_version=10,
+    ),
+    "normalization from behind": between(
+        "g = LayerNormalization<axis=-2>(h, s)", [], {"s": (5, 8)}
     ),
     "squeezed without axes, by attribute": Case(
         "k = Squeeze(w)\nh = MatMul(x, k)\ny = MatMul(h, v)",

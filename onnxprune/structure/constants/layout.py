@@ -9,6 +9,7 @@ import numpy as np
 
 from ...graph.attributes import find_attribute, integers
 from ..registry import Site
+from ..scales import find_scales
 from .known import LIMIT, Known, joined, known, wide
 from .registry import Fact, constant
 
@@ -106,7 +107,12 @@ def resize(site: Site, operands: Sequence[Fact]) -> list[Fact]:
     if x is None or site.text("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return [None]
     before, dynamic = site.shape(0), site.sizes.dynamic(site.node.input[0])
-    changed = [axis for axis, size in enumerate(shape) if size != before[axis] or dynamic[axis]]
+    scales = find_scales(site)
+    changed = [
+        axis
+        for axis, size in enumerate(shape)
+        if size != before[axis] or dynamic[axis] or scales.get(axis, 1.0) != 1
+    ]
     return [x if x.uniform(*changed) else None]
 
 

@@ -9,12 +9,18 @@ from ..atoms import Labels
 from ..registry import Axes, Site, rule
 from ..revision import Revision, revision
 
+LENGTHS = "has a length for each index of the axis"
+
 
 @rule("Attention")
 def attention(site: Site) -> None:
     """Query and key have one head size, value and result another; groups of heads share a key."""
     packed = len(site.axes(0)) == 3
     heads = _heads(site)
+    for index in (1, 2):
+        site.unify(site.axes(0)[0], site.axes(index)[0])
+    if site.has(6):
+        site.freeze(site.axes(0)[0], LENGTHS)
     (q, q_size), (k, k_size), (v, v_size) = (
         head_axes(site, site.axes(index), heads[index > 0]) for index in range(3)
     )
@@ -38,9 +44,7 @@ def attention(site: Site) -> None:
 
 
 def _heads(site: Site) -> tuple[int, int]:
-    """Numbers of heads of the query, and of key and value."""
-    if len(site.axes(0)) == 4:
-        return len(site.axes(0)[1]), len(site.axes(1)[1])
+    """Numbers of heads of the query, and of key and value, where these are packed."""
     return site.integer("q_num_heads", 0), site.integer("kv_num_heads", 0)
 
 
@@ -82,11 +86,15 @@ def follow_cache(site: Site, index: int, heads: Labels, size: Labels) -> None:
 
 
 def set_cache(site: Site, index: int, samples: Labels, heads: Labels, size: Labels) -> None:
-    """All keys or values so far; how many may only be known when the model runs."""
+    """All keys or values so far."""
     if site.has_output(index):
-        shape = site.sizes.shape(site.node.output[index])
-        steps = 1 if shape is None else shape[2]
-        site.set((samples, heads, site.fixed(steps), size), index)
+        site.set((samples, heads, all_steps(site, index), size), index)
+
+
+def all_steps(site: Site, index: int) -> Labels:
+    """The steps of a cache that is made; how many may only be known when the model runs."""
+    shape = site.sizes.shape(site.node.output[index])
+    return site.fixed(1 if shape is None else shape[-2])
 
 
 def keep_scale(edit: Revision, size: int) -> None:

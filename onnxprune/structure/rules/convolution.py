@@ -33,6 +33,7 @@ def deformable(site: Site) -> None:
         site.freeze(group, "moves its taps by groups of channels")
     for index in (2, 4):
         if site.has(index):
+            site.unify(site.axes(0)[0], site.axes(index)[0])
             site.fix(*site.axes(index)[1:])
     out = grouped(site, x[1], w[1], w[0], site.integer("group", 1))
     finish(site, x, w, out, bias=3)
@@ -48,8 +49,9 @@ def causal(site: Site) -> None:
     if site.has(2):
         site.unify(x[1], site.axes(2)[0])
     if site.has(3):
-        samples, channels, steps = site.axes(3)
-        site.fix(samples, steps)
+        _, channels, steps = site.axes(3)
+        site.unify(site.axes(0)[0], site.axes(3)[0])
+        site.fix(steps)
         site.unify(x[1], channels)
     site.set(x)
     if site.has_output(1):

@@ -8,7 +8,16 @@ from ...graph.attributes import integers
 from ..atoms import Labels
 from ..registry import Site, rule
 from ..revision import Revision, revision
-from .attention import follow_cache, follow_mask, head_axes, keep_scale, set_cache, share
+from .attention import (
+    LENGTHS,
+    all_steps,
+    follow_cache,
+    follow_mask,
+    head_axes,
+    keep_scale,
+    set_cache,
+    share,
+)
 
 _DOMAIN = "com.microsoft"
 
@@ -54,10 +63,12 @@ def _project(site: Site) -> None:
         site.unify(size, q_size)
     if not quantized and site.has(5):
         follow_mask(site, 5, q)
+    if site.has(5 if quantized else 3):
+        site.freeze(x[0], LENGTHS)
     site.freeze(x[1], "attends over the axis")
     site.set((x[0], x[1], site.product(v, v_size)))
-    if site.has_output(1):  # as many steps as there were and are
-        site.set((site.fixed(2), x[0], q, site.fixed(1), q_size), 1)
+    if site.has_output(1):
+        site.set((site.fixed(2), x[0], q, all_steps(site, 1), q_size), 1)
 
 
 def _columns(site: Site, labels: Labels) -> list[Labels]:
@@ -86,6 +97,10 @@ def multi_head(site: Site) -> None:
     if not (site.has(1) and site.has(2)) or len(site.axes(1)) == 5:
         site.barrier("has its key and value packed in one operand")
     heads = site.integer("num_heads", 1)
+    for index in (1, 2):
+        site.unify(site.axes(0)[0], site.axes(index)[0])
+    if site.has(4):
+        site.freeze(site.axes(0)[0], LENGTHS)
     (q, q_size), (k, k_size), (v, v_size) = (
         head_axes(site, site.axes(index), heads) for index in range(3)
     )
@@ -97,6 +112,8 @@ def multi_head(site: Site) -> None:
         site.unify(site.axes(3)[0], np.concatenate(parts))
     if site.has(5):
         follow_mask(site, 5, q)
+    if site.has(6) or len(site.axes(1)) == 4:
+        site.unify(q_size, v_size)  # the kernels want keys and values of one shape
     for index, size in ((6, k_size), (7, v_size)):
         if site.has(index):
             follow_cache(site, index, q, size)
@@ -130,6 +147,9 @@ def grouped_query(site: Site) -> None:
     (q, q_size), (k, k_size), (v, v_size) = (
         head_axes(site, site.axes(index), counts[index > 0]) for index in range(3)
     )
+    for index in (1, 2):
+        site.unify(site.axes(0)[0], site.axes(index)[0])
+    site.freeze(site.axes(0)[0], LENGTHS)
     site.unify(k, v)
     share(site, q, k)
     for size in (q_size, k_size, v_size):
@@ -137,9 +157,6 @@ def grouped_query(site: Site) -> None:
     for index in (3, 4):
         if site.has(index):
             follow_cache(site, index, k, k_size)
-    for index in (7, 8):
-        if site.has(index):
-            site.fix(*site.axes(index))
     if site.has(10):
         follow_mask(site, 10, q)
     if site.has(11):

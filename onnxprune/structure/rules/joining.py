@@ -57,8 +57,8 @@ def revise_split(edit: Revision) -> None:
 def slice_(site: Site) -> None:
     """A run of indices with step 1 is followed; other axes that are cut stay."""
     x = site.axes(0)
-    shape, result = site.output_shape(), list(x)
     axes = _slice_axes(site, len(x))
+    shape, result = site.output_shape(), list(x)
     starts, ends = site.numbers(1, "starts"), site.numbers(2, "ends")
     steps = site.numbers(4, "steps") if site.has(4) else [1] * len(axes)
     for place, axis in enumerate(axes):

@@ -67,13 +67,10 @@ def revise_reshape(edit: Revision) -> None:
     if target is None:
         return
     dynamic = edit.dynamic()
-    copies = not site.integer("allowzero", 0)
     wanted = list(target)
     for axis, size in enumerate(target):
-        same = size == 0 and copies and axis < len(before)
-        if same and (dynamic[axis] or before[axis] == counts[axis]):
-            continue
-        if size != -1 and (same or counts[axis] != shape[axis]):
+        said = before[axis] if size == 0 else shape[axis]
+        if size != -1 and counts[axis] != said:
             wanted[axis] = counts[axis]
     if wanted == target:
         return

@@ -85,6 +85,7 @@ def embedding(site: Site) -> None:
     for rows, hidden in tables:
         site.freeze(rows, "is looked up by computed indices")
         site.freeze(hidden, "normalizes over the axis")
+    site.freeze(ids[0], "has segments and a length for each index of the axis")
     site.freeze(ids[1], "has a position for each index of the axis")
     hidden = tables[0][1]
     site.set((*ids, hidden))

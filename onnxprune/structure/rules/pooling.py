@@ -22,7 +22,8 @@ def pool(site: Site) -> None:
     for labels in x[2:]:
         site.freeze(labels, "slides over the axis")
     if site.node.op_type == "GridSample":
-        for labels in site.axes(1):
+        site.unify(site.axes(0)[0], site.axes(1)[0])
+        for labels in site.axes(1)[1:]:
             site.freeze(labels, "holds coordinates")
     shape = site.output_shape()
     site.set((*x[:2], *(site.fixed(size, "slides over the axis") for size in shape[2:])))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from ...graph.attributes import integers
 from ..registry import Site, rule
 from ..revision import Revision, revision
+from ..scales import find_scales
 
 
 @rule("Resize", "Upsample")
 def resize(site: Site) -> None:
-    """Axes whose size does not change pass, the others stay."""
+    """Axes that are scaled by one pass, the others stay, also where their size does not change."""
     x, shape = site.axes(0), site.output_shape()
     if site.text("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         site.barrier("crops while it resizes")
@@ -17,9 +18,11 @@ def resize(site: Site) -> None:
         site.barrier("scales all axes alike")
     sizes = site.sizes.two
     other = sizes.shapes[site.node.input[0]], sizes.shapes[site.node.output[0]]
+    scales = find_scales(site)
     result = []
     for axis, labels in enumerate(x):
-        if len(labels) == shape[axis] and other[0][axis] == other[1][axis]:
+        same = len(labels) == shape[axis] and other[0][axis] == other[1][axis]
+        if same and scales.get(axis, 1.0) == 1:
             result.append(labels)
         else:
             site.freeze(labels, "resizes the axis")

@@ -9,17 +9,25 @@ from ..registry import Site, rule
 from ..revision import Revision, revision
 from .attention import head_axes
 
+_POSITIONS = "has a position for each index of the axis"
+
 
 @rule("RotaryEmbedding")
 def rotary(site: Site) -> None:
-    """Cosines and sines are operands 1 and 2."""
+    """Cosines and sines are operands 1 and 2; without positions they have rows for each sample."""
     _rotary(site, 1, 2)
+    if site.has(3):
+        site.freeze(site.axes(0)[0], _POSITIONS)
+    else:
+        for index in (1, 2):
+            site.unify(site.axes(0)[0], site.axes(index)[0])
 
 
 @rule("RotaryEmbedding", domain="com.microsoft")
 def contrib(site: Site) -> None:
     """Positions come first."""
     _rotary(site, 2, 3)
+    site.freeze(site.axes(0)[0], _POSITIONS)
 
 
 def _rotary(site: Site, cosines: int, sines: int) -> None:
@@ -28,11 +36,11 @@ def _rotary(site: Site, cosines: int, sines: int) -> None:
     angle = site.axes(cosines)[-1]
     site.unify(angle, site.axes(sines)[-1])
     for index in (cosines, sines):
-        site.fix(*site.axes(index)[:-1])
+        site.fix(site.axes(index)[-2])
     turned = 2 * len(angle)
     site.unify(size[:turned], pairs(angle, bool(site.integer("interleaved", 0))))
     steps = x[2] if len(x) == 4 else x[1]
-    site.freeze(steps, "has a position for each index of the axis")
+    site.freeze(steps, _POSITIONS)
     site.set((x[0], heads, steps, size) if len(x) == 4 else (x[0], steps, x[2]))
 
 
