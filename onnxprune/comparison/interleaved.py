@@ -30,8 +30,9 @@ def interleaved_seconds(
 ) -> np.ndarray:
     """Seconds of single runs [models, runs].
 
-    All models run once in every round, each round beginning with the next one, so that whatever
-    else the machine does, and what the model before left in its caches, falls on all alike.
+    All models take their turn in every round, each round beginning with the next one, so that
+    whatever else the machine does falls on all alike. In its turn a model runs twice, and the
+    second run counts: the first one finds what another model left in the caches.
 
     Args:
         sessions: The models.
@@ -45,11 +46,12 @@ def interleaved_seconds(
     count = len(sessions)
     seconds = _warmed(sessions, feeds)
     if runs is None:
-        runs = round(min(max(SECONDS * count / seconds, LEAST_RUNS), MOST_RUNS))
+        runs = round(min(max(SECONDS * count / (2 * seconds), LEAST_RUNS), MOST_RUNS))
     taken = np.empty((count, runs))
     for number in range(runs):
         for turn in range(count):
             at = (number + turn) % count
+            run(sessions[at], feeds[at])
             start = time.perf_counter()
             run(sessions[at], feeds[at])
             taken[at, number] = time.perf_counter() - start
