@@ -7,9 +7,9 @@
 
 Torch-Pruning removes the channels of the PyTorch model, which is exported then; it is told where
 attention heads are. The others get the exported model. All models of a network run in turn in one
-process, one timed run of each in a round, after an untimed one; ratios are medians over rounds, with
-their quartiles. Results are kept after every cell in benchmarks/results/structure.json; a run that
-was stopped goes on.
+process, one timed run of each in a round, after an untimed one; ratios are medians over rounds,
+with their quartiles. Results are kept after every cell in benchmarks/results/structure.json; a run
+that was stopped goes on.
 """
 
 from __future__ import annotations
