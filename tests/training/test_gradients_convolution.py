@@ -43,6 +43,7 @@ CONVOLUTIONS = {
     # more kernel elements than anything but the convolution is for
     "many taps": lambda: conv((2, 1, 9, 7), (2, 1, 9, 8), pads=[2, 0, 1, 1]),
     "many taps stride": lambda: conv((1, 1, 12, 9), (2, 1, 9, 8), strides=[3, 2]),
+    "many taps stride on one axis": lambda: conv((1, 1, 12, 9), (2, 1, 9, 8), strides=[2, 1]),
     "many taps dilated": lambda: conv((1, 1, 70), (1, 1, 65), dilations=[1], strides=[2]),
     "many taps steps": lambda: conv(
         (1, 2, 19, 8), (1, 2, 9, 8), strides=[3, 1], dilations=[2, 1], pads=[1, 1, 0, 0]
