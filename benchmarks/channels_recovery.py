@@ -27,6 +27,7 @@ import numpy as np
 
 import onnxprune
 from benchmarks.recovery import BATCH, Recipe, training_data
+from benchmarks.results_file import read_results, write_results
 from benchmarks.zoo_data import PAIRS, Pair
 from onnxprune.data.source import BatchSource, open_source
 from onnxprune.data.specs import input_specs
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print the table and do nothing else")
     given = parser.parse_args()
-    cells = _read(given.results)
+    cells = read_results(given.results).get("cells", {})
     if given.table:
         print(table(cells))
         return
@@ -70,7 +71,7 @@ def main() -> None:
         key = f"{name} {share:g} {mode}"
         if key not in cells:
             cells[key] = measure(PAIRS[name], RECIPES[name], share, mode)
-            _write(given.results, cells)
+            write_results(given.results, {"python": platform.python_version(), "cells": cells})
         print(key, json.dumps(cells[key]), flush=True)
     print(table(cells))
 
@@ -147,18 +148,6 @@ def table(cells: dict[str, Any]) -> str:
                 f" {100 * known[0]['dense']:.2f} % | {shown} |"
             )
     return "\n".join(lines)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text())["cells"]) if path.is_file() else {}
-
-
-def _write(path: Path, cells: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"python": platform.python_version(), "cells": cells}
-    staged = path.with_suffix(".part")
-    staged.write_text(json.dumps(facts, indent=1) + "\n")
-    staged.replace(path)
 
 
 if __name__ == "__main__":

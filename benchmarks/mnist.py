@@ -31,6 +31,7 @@ from typing import Any
 import onnxprune
 from benchmarks.mnist_methods import METHODS, NETWORKS, Method
 from benchmarks.mnist_table import tables
+from benchmarks.results_file import read_results, write_results
 from benchmarks.zoo_data import zoo_folder
 from models.train_lenets import Arrays, held_out, mnist, trained
 from onnxprune.evaluation import Meter
@@ -133,7 +134,7 @@ def main() -> None:
     given = parser.parse_args()
     default = RESULTS.with_stem("mnist_held_out") if given.validate else RESULTS
     results: Path = given.results or default
-    cells = dict(json.loads(results.read_text())) if results.is_file() else {}
+    cells = read_results(results)
     if not given.table:
         bench = Bench.on(zoo_folder() / "data" / "mnist", given.work, validating=given.validate)
         for seed, network, name in product(given.seeds, given.networks, given.methods):
@@ -142,16 +143,9 @@ def main() -> None:
                 continue
             if cells.get(key, {}).get("command") != METHODS[network][name].command(network):
                 cells[key] = bench.measure(network, name, METHODS[network][name], seed)
-                _write(results, cells)
+                write_results(results, cells)
                 print(key, json.dumps(cells[key]), flush=True)
     print(tables(cells))
-
-
-def _write(path: Path, cells: Cells) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_suffix(".part")
-    staged.write_text(json.dumps(cells, indent=1) + "\n")
-    staged.replace(path)
 
 
 if __name__ == "__main__":

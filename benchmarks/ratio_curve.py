@@ -23,6 +23,7 @@ from typing import Any
 
 import onnxprune
 from benchmarks.curve_picture import Curve, curve_svg
+from benchmarks.results_file import read_results, write_results
 from benchmarks.zoo_data import PAIRS, Arrays, Pair
 from onnxprune.evaluation import Meter
 from onnxprune.model.sources import read
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table, do nothing else")
     parser.add_argument("--picture", type=Path, help="draw the curves, do nothing else")
     given = parser.parse_args()
-    cells = dict(json.loads(given.results.read_text())) if given.results.is_file() else {}
+    cells = read_results(given.results)
     if given.picture:
         if not cells:
             parser.error("there are no results to draw yet")
@@ -63,7 +64,7 @@ def main() -> None:
         key = f"{name} {ratio:g}"
         if key not in cells:
             cells[key] = measure(PAIRS[name], ratio)
-            _write(given.results, cells)
+            write_results(given.results, cells)
         print(key, json.dumps(cells[key]), flush=True)
     print(table(cells))
 
@@ -138,13 +139,6 @@ def lost(cell: Mapping[str, Any]) -> float:
 def _cells(cells: Mapping[str, Any], name: str) -> list[Any]:
     found = [cell for key, cell in cells.items() if key.split()[0] == name]
     return sorted(found, key=lambda cell: -int(cell["kept"]))
-
-
-def _write(path: Path, cells: Cells) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_suffix(".part")
-    staged.write_text(json.dumps(cells, indent=1) + "\n")
-    staged.replace(path)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 import onnxprune
+from benchmarks.results_file import read_results, write_results
 from benchmarks.zoo_data import PAIRS, Pair
 from onnxprune.config import Scope
 from onnxprune.evaluation import Meter
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of the recipe's, with other --results")
     parser.add_argument("--table", action="store_true", help="print the table and do nothing else")
     given = parser.parse_args()
-    cells = _read(given.results)
+    cells = read_results(given.results).get("cells", {})
     if given.table:
         print(table(cells))
         return
@@ -91,7 +92,7 @@ def main() -> None:
             if given.epochs is not None:
                 recipe = replace(recipe, epochs=given.epochs)
             cells[key] = measure(PAIRS[name], recipe, sparsity, mode)
-            _write(given.results, cells)
+            write_results(given.results, {"python": platform.python_version(), "cells": cells})
         print(key, json.dumps(cells[key]), flush=True)
     print(table(cells))
 
@@ -191,18 +192,6 @@ def table(cells: dict[str, Any]) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text())["cells"]) if path.is_file() else {}
-
-
-def _write(path: Path, cells: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"python": platform.python_version(), "cells": cells}
-    staged = path.with_suffix(".part")
-    staged.write_text(json.dumps(facts, indent=1) + "\n")
-    staged.replace(path)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 import torch
 
+from benchmarks.results_file import read_results, write_results
 from benchmarks.structure_models import NETWORKS
 from benchmarks.structure_reach import reach, reach_table
 from benchmarks.structure_tools import TOOLS, outputs
@@ -125,15 +126,12 @@ def _ratio(entry: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = read_results(path)
     return {"cells": known.get("cells", {}), "reach": known.get("reach", {})}
 
 
 def _write(path: Path, facts: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_suffix(".part")
-    staged.write_text(json.dumps({"python": platform.python_version(), **facts}, indent=1) + "\n")
-    staged.replace(path)
+    write_results(path, {"python": platform.python_version(), **facts})
 
 
 if __name__ == "__main__":

@@ -10,25 +10,23 @@ each be done without cannot all be: a ranking by them strips whole layers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from ..graph.layer import Layer
 from ..model.model import Model
 from ..model.tensors import TensorAddress
-from ..pruning.plan import Progress
-from ..repair.gram import Fit
 from ..repair.jobs import Job
-from ..repair.repair import Repairer, single_threaded_algebra
+from ..repair.repair import single_threaded_algebra
 from ..repair.samples import Samples
 from ..repair.seen import OUTSIDE
 from ..repair.writing import rewritten, rounded
+from .cut import Cut
 from .inputs import grams
 from .layerwise import pruned_map
 from .mapped import scattered, weights_of_map
 from .wanda import global_scores
-from .wanted import Wanted, best, least_by_magnitude
+from .wanted import Wanted, best
 
 __all__ = ["SparseGptCut"]
 
@@ -36,42 +34,20 @@ __all__ = ["SparseGptCut"]
 Shares = Mapping[TensorAddress, np.ndarray]
 
 
-@dataclass(frozen=True, eq=False)
-class SparseGptCut:
-    """Prunes a model, in its working form, to a share of zeros; zeros stay.
-
-    Attributes:
-        repairer: Knows the layers whose inputs can be seen, and the samples.
-        layers: The layers that are pruned, of floats.
-        wanted: How much goes in the end; the scope and the pattern count.
-        progress: Told of the layers done.
-    """
-
-    repairer: Repairer
-    layers: Sequence[Layer]
-    wanted: Wanted
-    progress: Progress | None = None
+class SparseGptCut(Cut):
+    """Prunes a model, in its working form, to a share of zeros; zeros stay."""
 
     def __call__(self, model: Model, share: float) -> Model:
         """The model with this share of zeros."""
         wanted = replace(self.wanted, share=share)
-        own = {layer.address for layer in self.layers}
-        jobs = [job for job in self.repairer.jobs.jobs if job.layer.address in own]
-        seen = {job.layer.address for job in jobs}
-        others = [layer for layer in self.layers if layer.address not in seen]
+        jobs = self.jobs()
         shares = self._shares(model, jobs, wanted)
-        model = least_by_magnitude(model, others, replace(wanted, scope="layer"))
 
-        def step(
-            worked: Model, level: tuple[Job, ...], samples: Samples
-        ) -> tuple[Model, dict[str, Fit]]:
-            chosen = [job for job in level if job.layer.address in seen]
-            return self._level(worked, chosen, samples, wanted, shares), {}
+        def prune(worked: Model, level: Sequence[Job], samples: Samples) -> Model:
+            return self._level(worked, level, samples, wanted, shares)
 
         with single_threaded_algebra():
-            return self.repairer.sweep(
-                model, step, stage="sparsegpt (layers)", progress=self.progress
-            )[0]
+            return self.by_level(model, jobs, wanted, prune, stage="sparsegpt (layers)")
 
     def _shares(self, model: Model, jobs: Sequence[Job], wanted: Wanted) -> Shares:
         """How much of each input goes."""

@@ -11,58 +11,37 @@ magnitude.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..graph.layer import Layer
 from ..model.model import Model
-from ..pruning.plan import Progress
-from ..repair.gram import Fit
 from ..repair.jobs import Job
 from ..repair.repair import Repairer
 from ..repair.samples import Samples
+from .cut import Cut
 from .inputs import norms
 from .mapped import scattered, weights_of_map
-from .wanted import Wanted, best, least_by_magnitude, magnitudes, without
+from .wanted import Wanted, best, magnitudes, without
 
 __all__ = ["WandaCut", "global_scores", "rows_kept"]
 
 
-@dataclass(frozen=True, eq=False)
-class WandaCut:
-    """Prunes a model, in its working form, to a share of zeros; zeros stay.
-
-    Attributes:
-        repairer: Knows the layers whose inputs can be seen, and the samples.
-        layers: The layers that are pruned, of floats.
-        wanted: How much goes in the end; the scope and the pattern count.
-        progress: Told of the layers done.
-    """
-
-    repairer: Repairer
-    layers: Sequence[Layer]
-    wanted: Wanted
-    progress: Progress | None = None
+class WandaCut(Cut):
+    """Prunes a model, in its working form, to a share of zeros; zeros stay."""
 
     def __call__(self, model: Model, share: float) -> Model:
         """The model with this share of zeros."""
         wanted = replace(self.wanted, share=share)
-        own = {layer.address for layer in self.layers}
-        jobs = [job for job in self.repairer.jobs.jobs if job.layer.address in own]
+        jobs = self.jobs()
         if wanted.scope == "global" and wanted.groups is None:
             return self._together(model, jobs, wanted)
-        seen = {job.layer.address for job in jobs}
-        others = [layer for layer in self.layers if layer.address not in seen]
-        model = least_by_magnitude(model, others, replace(wanted, scope="layer"))
 
-        def step(
-            worked: Model, level: tuple[Job, ...], samples: Samples
-        ) -> tuple[Model, dict[str, Fit]]:
-            chosen = [job for job in level if job.layer.address in seen]
-            return self._each(worked, chosen, samples, wanted), {}
+        def prune(worked: Model, level: Sequence[Job], samples: Samples) -> Model:
+            return self._each(worked, level, samples, wanted)
 
-        return self.repairer.sweep(model, step, stage="wanda (layers)", progress=self.progress)[0]
+        return self.by_level(model, jobs, wanted, prune, stage="wanda (layers)")
 
     def _together(self, model: Model, jobs: Sequence[Job], wanted: Wanted) -> Model:
         """Prune all layers by one ranking."""

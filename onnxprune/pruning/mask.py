@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,16 +15,14 @@ from .weights import Weights
 __all__ = ["MaskedPayload", "PrunedPayload", "kept_counts", "kept_curve"]
 
 
-@dataclass(frozen=True, eq=False)
-class PrunedPayload:
-    """The payload of `weights` with every weight of magnitude below `threshold` at zero.
+class _Payload(ABC):
+    """The payload of weights of which some are at zero.
 
     Nothing is kept: each reading prunes again, a few slices ahead on threads.
     """
 
     weights: Weights
-    threshold: float
-    workers: int | None = None
+    workers: int | None
 
     @property
     def dtype(self) -> np.dtype:
@@ -53,45 +52,32 @@ class PrunedPayload:
         """Pruned slices in order."""
         return ordered_map(self._pruned, slices(self.weights.payload), workers=self.workers)
 
+    @abstractmethod
+    def _pruned(self, item: Slice) -> np.ndarray:
+        """One slice with its zeros."""
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedPayload(_Payload):
+    """The payload of `weights` with every weight of magnitude below `threshold` at zero."""
+
+    weights: Weights
+    threshold: float
+    workers: int | None = None
+
     def _pruned(self, item: Slice) -> np.ndarray:
         return self.weights.prune(*item, self.threshold)
 
 
 @dataclass(frozen=True, eq=False)
-class MaskedPayload:
-    """The payload of `weights` with every weight at zero that `keep` does not name.
-
-    Nothing is kept of it: each reading prunes again, as `PrunedPayload` does.
-    """
+class MaskedPayload(_Payload):
+    """The payload of `weights` with every weight at zero that `keep` does not name."""
 
     weights: Weights
     keep: Keep
     workers: int | None = None
 
-    @property
-    def dtype(self) -> np.dtype:
-        """Storage type."""
-        return self.weights.payload.dtype
-
-    @property
-    def size(self) -> int:
-        """Number of storage elements."""
-        return self.weights.payload.size
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all storage elements."""
-        return self.weights.payload.nbytes
-
-    def array(self) -> np.ndarray:
-        """All storage elements, flat, in new memory."""
-        return np.concatenate([np.empty(0, self.dtype), *self.chunks()])
-
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Masked slices in order."""
-        return ordered_map(self._masked, slices(self.weights.payload), workers=self.workers)
-
-    def _masked(self, item: Slice) -> np.ndarray:
+    def _pruned(self, item: Slice) -> np.ndarray:
         return self.weights.masked(*item, self.keep)
 
 

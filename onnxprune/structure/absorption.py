@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,9 +11,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from ..graph.attributes import find_attribute
 from ..model.tensors import node_label
 from .constants.known import wide
-from .folding import Names, captured
+from .folding import Names
 from .removal import set_constant
 from .sizes import constant_tensor
+from .stored import reader_counts
 
 __all__ = ["Absorber"]
 
@@ -36,10 +36,7 @@ class Absorber:
         self._types = types
         self._listed = model.ir_version < 4  # initializers are inputs as well
         self._names = Names(model.graph)
-        self._readers = Counter(
-            name for node in model.graph.node for name in (*node.input, *captured(node))
-        )
-        self._readers.update(info.name for info in model.graph.output)
+        self._readers = reader_counts(model.graph)
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._holders: dict[str, NodeProto] = {}
         for node in model.graph.node:

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto
 
+from ..graph.part import captured_names
 from ..model.tensors import node_label
 from . import rules
 from .atoms import FIXED, Atoms, Labels
-from .folding import Prepared, captured, prepared
+from .folding import Prepared, prepared
 from .registry import RULES, Axes, Barrier, Rule, Site
 from .stored import constant_tensors
 
@@ -85,7 +86,7 @@ class _Pass:
         self._tensors = {name: tuple(t.dims) for name, t in constant_tensors(graph)}
         self._read = {info.name for info in graph.output}
         for node in graph.node:
-            self._read.update(node.input, captured(node))
+            self._read.update(node.input, captured_names(node))
         self._read.discard("")
         self._causes = [Cause("", "", "")]
         self._numbers: dict[Cause, int] = {}
@@ -128,7 +129,7 @@ class _Pass:
         if reason is not None:
             if isinstance(reason, str):
                 reason = Cause(label, node.op_type, reason)
-            self._freeze([*node.input, *sorted(captured(node))], reason)
+            self._freeze([*node.input, *sorted(set(captured_names(node)))], reason)
             site.results.clear()
         self._axes.update(site.results)
         for name in node.output:

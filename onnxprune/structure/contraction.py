@@ -17,9 +17,9 @@ from .analysis import Coupling
 from .atoms import FIXED, Labels
 from .constants.known import Known, Mask, wide
 from .constants.products import Kernel, even, factor, kernel, matrices, unknown
-from .folding import captured
 from .registry import Site
 from .sizes import constant_tensors
+from .stored import reader_counts
 
 __all__ = ["Contraction", "find_contractions"]
 
@@ -252,8 +252,7 @@ def find_contractions(coupling: Coupling, facts: Mapping[str, Known]) -> list[Co
 def _read_once(coupling: Coupling) -> set[str]:
     """Stored tensors that one node alone reads: their values can change."""
     graph = coupling.prepared.proto.graph
-    readers = Counter(name for node in graph.node for name in (*node.input, *captured(node)))
-    readers.update(info.name for info in graph.output)
+    readers = reader_counts(graph)
     return {name for name, _ in constant_tensors(graph) if readers[name] == 1}
 
 

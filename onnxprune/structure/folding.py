@@ -15,13 +15,14 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, inliner, numpy_helper
 
 from ..graph.attributes import integers
+from ..graph.part import captured_names
 from ..model.tensors import subgraphs
 from .branches import take_branches
 from .sharing import unshare
 from .sizes import Sizes
-from .stored import constant_tensor, replace_nodes
+from .stored import constant_tensor, reader_counts, replace_nodes
 
-__all__ = ["Names", "Prepared", "captured", "prepared", "settle_constants"]
+__all__ = ["Names", "Prepared", "prepared", "settle_constants"]
 
 
 @dataclass(frozen=True)
@@ -99,19 +100,6 @@ def settle_constants(model: ModelProto) -> None:
     replace_nodes(graph, kept)
 
 
-def captured(node: NodeProto) -> set[str]:
-    """Names of the surrounding graph that the bodies of a node may read."""
-    found: set[str] = set()
-    pending = [body for _, body in subgraphs(node, 0)]
-    while pending:
-        body = pending.pop()
-        found.update(info.name for info in body.output)
-        for index, inner in enumerate(body.node):
-            found.update(inner.input)
-            pending.extend(graph for _, graph in subgraphs(inner, index))
-    return found
-
-
 def _fold(graph: GraphProto, sizes: Sizes) -> None:
     """Replace derived values that are the same in every run by Constant nodes."""
     results = {info.name for info in graph.output}
@@ -126,7 +114,7 @@ def _fold(graph: GraphProto, sizes: Sizes) -> None:
 
     kept = [node for node in graph.node if not folded(node)]
     gone = {name for node in graph.node if folded(node) for name in node.output}
-    needed = {name for node in kept for name in (*node.input, *captured(node))}
+    needed = {name for node in kept for name in (*node.input, *captured_names(node))}
     constants = [_constant(name, sizes) for name in sorted(gone & needed)]
     replace_nodes(graph, [*constants, *_without_dead(kept, derived, results)])
 
@@ -144,7 +132,7 @@ def _without_dead(nodes: list[NodeProto], derived: set[str], results: set[str]) 
     for node in reversed(nodes):
         if all(name in derived and name not in needed for name in node.output):
             continue
-        needed.update(node.input, captured(node))
+        needed.update(node.input, captured_names(node))
         kept.append(node)
     return kept[::-1]
 
@@ -155,8 +143,7 @@ def _shuffles_to_gathers(graph: GraphProto, sizes: Sizes) -> None:
     The factors of a shuffled axis are no groups of channels: taken apart as a split and a merge,
     nearly all channels would have to go together.
     """
-    readers = Counter(name for node in graph.node for name in (*node.input, *captured(node)))
-    readers.update(info.name for info in graph.output)
+    readers = reader_counts(graph)
     made = {name: node for node in graph.node for name in node.output}
     nodes = list(graph.node)
     for position, last in enumerate(nodes):

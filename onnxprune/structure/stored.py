@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from ..graph.attributes import find_attribute
+from ..graph.part import captured_names
 
-__all__ = ["constant_tensor", "constant_tensors", "replace_nodes"]
+__all__ = ["constant_tensor", "constant_tensors", "reader_counts", "replace_nodes"]
 
 
 def constant_tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
@@ -54,3 +56,12 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
         copies.append(copy)
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def reader_counts(graph: GraphProto) -> Counter[str]:
+    """How often each value is read: by operands, by bodies of nodes, and as an output."""
+    counts = Counter(
+        name for node in graph.node for name in (*node.input, *set(captured_names(node)))
+    )
+    counts.update(info.name for info in graph.output)
+    return counts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..atoms import Labels
@@ -14,13 +16,7 @@ def concat(site: Site) -> None:
     """Labels are joined along the axis; the other axes are equal."""
     operands = [site.axes(index) for index in range(len(site.node.input))]
     axis = site.integer("axis", 1) % len(operands[0])
-    result = list(operands[0])
-    for axes in operands[1:]:
-        for position, labels in enumerate(axes):
-            if position != axis:
-                site.unify(result[position], labels)
-    result[axis] = np.concatenate([axes[axis] for axes in operands])
-    site.set(result)
+    site.set(joined(site, operands, axis))
 
 
 @rule("Split")
@@ -130,6 +126,17 @@ def _padded(site: Site, labels: Labels, before: int, after: int) -> Labels:
     inner = labels[max(-before, 0) : len(labels) - max(-after, 0)]
     parts = [site.fixed(max(before, 0)), inner, site.fixed(max(after, 0))]
     return np.concatenate(parts)
+
+
+def joined(site: Site, operands: Sequence[Axes], axis: int) -> list[Labels]:
+    """Axes of operands that are laid side by side along one of them."""
+    result = list(operands[0])
+    for axes in operands[1:]:
+        for position, labels in enumerate(axes):
+            if position != axis:
+                site.unify(result[position], labels)
+    result[axis] = np.concatenate([axes[axis] for axes in operands])
+    return result
 
 
 def _with(axes: Axes, axis: int, labels: Labels) -> list[Labels]:

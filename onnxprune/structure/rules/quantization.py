@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..atoms import Labels
 from ..registry import Axes, Site, rule
 from .convolution import finish, grouped
+from .joining import joined
 from .matmul import product
 
 _DOMAIN = "com.microsoft"
@@ -124,13 +123,7 @@ def concat(site: Site) -> None:
     """Scale and zero point of the result come first, then every operand with its own."""
     operands: list[Axes] = [site.axes(index) for index in range(2, len(site.node.input), 3)]
     axis = site.integer("axis", 0) % len(operands[0])
-    result = list(operands[0])
-    for axes in operands[1:]:
-        for position, labels in enumerate(axes):
-            if position != axis:
-                site.unify(result[position], labels)
-    result[axis] = np.concatenate([axes[axis] for axes in operands])
-    site.set(result)
+    site.set(joined(site, operands, axis))
 
 
 @rule("QLinearAveragePool", "QLinearGlobalAveragePool", domain=_DOMAIN)
