@@ -19,6 +19,7 @@ import onnxsim  # noqa: F401
 import scipy.linalg.lapack  # noqa: F401
 import threadpoolctl  # noqa: F401
 
+import onnxprune.api  # noqa: F401
 from benchmarks.one_shot_ways import WAYS
 from onnxprune.evaluation import Meter
 from onnxprune.graph.layers import find_layers

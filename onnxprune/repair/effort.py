@@ -25,6 +25,8 @@ PART, CONVOLVED = 0.5, 128
 #: Multiplications that a run of the layers may take on all samples of a rough refit, or of a
 #: measurement of influences, and samples that those have whatever they take.
 WORK, LEAST = 2**33, 32
+#: Most steps where even the least samples take more.
+STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,13 @@ class Effort:
         influence: For influences.
         held: Others, as many as for influences, on which rough refits can be compared; None where
             those see all samples.
+        steps: Most steps that a pruning takes; None: as many as it wants.
     """
 
     rough: Samples
     influence: Samples
     held: Samples | None
+    steps: int | None = None
 
 
 def effort_of(model: Model, jobs: Sequence[Job], samples: Samples, *, stack: bool) -> Effort:
@@ -60,7 +64,8 @@ def effort_of(model: Model, jobs: Sequence[Job], samples: Samples, *, stack: boo
     few = max(min(influence, WORK / each), LEAST)
     used = len(seen.sizes)
     rest = replace(samples, batches=samples.batches[used:], sizes=samples.sizes[used:])
-    return Effort(seen, _first(samples, few), _first(rest, few) if rest.sizes else None)
+    held = _first(rest, few) if rest.sizes else None
+    return Effort(seen, _first(samples, few), held, STEPS if each * LEAST > WORK else None)
 
 
 def _work(model: Model, jobs: Sequence[Job], samples: Samples, stack: bool) -> float:

@@ -16,7 +16,7 @@ from .taps import Taps
 __all__ = ["FRONTIER_BYTES", "advanced"]
 
 #: Bytes of values that are kept between levels.
-FRONTIER_BYTES = 2**28
+FRONTIER_BYTES = 2**29
 
 
 def advanced(model: Model, samples: Samples, levels: Mapping[int, int], level: int) -> Samples:

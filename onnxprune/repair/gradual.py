@@ -33,17 +33,23 @@ Criterion = Literal["magnitude", "activation"]
 FIRST, FACTOR = 0.5, 1.3
 
 
-def schedule(target: float, steps: int | None = None) -> tuple[float, ...]:
+def schedule(
+    target: float, steps: int | None = None, *, most: int | None = None
+) -> tuple[float, ...]:
     """Shares of zeros to go through: what is left shrinks by equal factors.
 
     Args:
         target: The last share, 0 to 1.
         steps: How many; by default as many as keep each factor within `FACTOR`.
+        most: How many they are at most, where that is the default.
     """
     if target <= FIRST or target >= 1 or steps == 1:
         return (target,)
     left = (1 - FIRST) / (1 - target)
-    later = math.ceil(math.log(left) / math.log(FACTOR)) if steps is None else steps - 1
+    if steps is None:
+        wanted = 1 + math.ceil(math.log(left) / math.log(FACTOR))
+        steps = wanted if most is None else min(wanted, max(most, 2))
+    later = steps - 1
     return (*(1 - (1 - FIRST) / left ** (i / later) for i in range(later)), target)
 
 
@@ -96,11 +102,15 @@ def prune_in_steps(
     own = {layer.address for layer in pool}
     begun = apply_plan(source, [plan for plan in plans if plan.layer.address not in own])
     start = repairer.started(begun)
-    shares = schedule(sparsity, steps)
+    shares = schedule(sparsity, steps, most=repairer.effort.steps)
     way = _way(repairer, start, pool, criterion)
+    first = None
     if way.uses is not None:
-        way = _better(repairer, start, (way, _Way(pool)), shares[0], ridge, progress)
-    finished = in_steps(repairer, begun, start, way, shares, ridge=ridge, progress=progress)
+        ways = way, _Way(pool)
+        way, first = _better(repairer, start, ways, shares[0], ridge, progress)
+    with single_threaded_algebra():
+        reached = _through(repairer, start, way, shares, ridge, progress, first)
+    finished = repairer.finished(begun, reached.model, reached.fits)
     how = f"in {len(shares)} steps" if len(shares) > 1 else "at once"
     return replace(finished, choice=f"{way.choice}, {how}")
 
@@ -157,22 +167,27 @@ def _through(
     shares: Sequence[float],
     ridge: float,
     progress: Progress | None,
+    first: Reached | None = None,
 ) -> Reached:
     """Prune and refit at each of these shares.
 
     What is refitted at a step says which weights go at the next. The refit itself begins with the
     weights of the unpruned model every time: its ridge pulls towards those. Pulled towards those of
     the step before, weights would drift with the number of steps, as far as few samples let them.
+    The first step may have been tried already: `first` is what it reached, roughly.
     """
     reached = Reached(start, {})
     for number, share in enumerate(shares):
+        last = number == len(shares) - 1
+        if first is not None and number == 0 and not last:
+            reached = first
+            continue
 
         def told(stage: str, done: int, total: int, number: int = number) -> None:
             if progress:
                 progress(stage, number * total + done, len(shares) * total)
 
         cut = _masked(start, way(reached, share), way.layers)
-        last = number == len(shares) - 1
         reached = Reached(*repairer.refit(cut, ridge=ridge, rough=not last, progress=told))
     return reached
 
@@ -240,17 +255,19 @@ def _better(
     share: float,
     ridge: float,
     progress: Progress | None,
-) -> _Way:
+) -> tuple[_Way, Reached | None]:
     """The way whose first step changes the outputs least, on samples that its refit did not see.
 
     Where a refit makes up for nearly all that the first layers of a deep network lose, their
-    influence says too much of them. The first way is taken where no samples are held out.
+    influence says too much of them. The first way is taken where no samples are held out. What
+    the step of the better way has reached comes along.
     """
     held = repairer.effort.held
     if held is None:
-        return ways[0]
+        return ways[0], None
     probe = OutputProbe(repairer.source, held)
     changes: list[float] = []
+    tried: list[Reached] = []
     for number, way in enumerate(ways):
 
         def told(stage: str, done: int, total: int, number: int = number) -> None:
@@ -259,9 +276,10 @@ def _better(
 
         cut = _masked(start, way(Reached(start, {}), share), way.layers)
         with single_threaded_algebra():
-            tried, _ = repairer.refit(cut, ridge=ridge, rough=True, progress=told)
-        changes.append(probe.distance(tried))
-    return ways[int(np.argmin(changes))]
+            tried.append(Reached(*repairer.refit(cut, ridge=ridge, rough=True, progress=told)))
+        changes.append(probe.distance(tried[-1].model))
+    best = int(np.argmin(changes))
+    return ways[best], tried[best]
 
 
 def _way(repairer: Repairer, start: Model, layers: Sequence[Layer], criterion: Criterion) -> _Way:

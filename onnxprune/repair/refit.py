@@ -11,13 +11,15 @@ approximation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
 from ..model.model import Model
 from .gram import PIECE, Fit, NormalSums, SampleRows, Sums
 from .jobs import Job
-from .samples import Samples
+from .linear import Linear, linear_of, placed
+from .samples import Samples, check_values
 from .targets import Observed, Targets, observed
 from .writing import Edits
 
@@ -25,6 +27,8 @@ __all__ = ["RIDGE", "refit_layers"]
 
 #: Ridge, as a share of the mean of the Gram matrix's diagonal.
 RIDGE = 3e-3
+#: Squared difference of pre-activations, over their squared deviation, that is rounding.
+NOISE = 1e-11
 
 
 def refit_layers(
@@ -51,8 +55,12 @@ def refit_layers(
     """
     targets.need(jobs)
     sums = {job: _sums(job, targets.rows(job)) for job in jobs}
-    for job, seen in observed(model, jobs, samples, stack=targets.stack):
-        _add(sums[job], seen, targets.of(seen))
+    maps = {job: linear_of(model, job, samples, targets) for job in jobs}
+    run = [job for job in jobs if maps[job] is None]
+    shown = observed(model, run, samples, stack=targets.stack) if run else iter(())
+    at_hand = placed([job for job in jobs if maps[job] is not None], samples, targets)
+    for job, seen in chain(shown, at_hand):
+        _add(sums[job], seen, targets.of(seen), maps[job], f"layer '{job.layer.name}'")
     fits: dict[str, Fit] = {}
     edits = Edits(model)
     for job in jobs:
@@ -60,6 +68,8 @@ def refit_layers(
         fit = fits[job.layer.name] = sums.pop(job).fit(
             edits.alive(site, address), ridge, rough=rough
         )
+        if fit.before <= NOISE:
+            continue
         if fit.weights.any():
             edits.weights(site, address, factor=1.0, shift=fit.weights)
         if fit.bias.any():
@@ -72,20 +82,24 @@ def _sums(job: Job, rows: int) -> Sums:
     return (SampleRows if job.wide or few else NormalSums)(*job.shape, intercept=job.intercept)
 
 
-def _add(sums: Sums, seen: Observed, target: np.ndarray) -> None:
+def _add(sums: Sums, seen: Observed, target: np.ndarray, linear: Linear | None, place: str) -> None:
     """Count a batch in, piece by piece."""
     unfolding = seen.site.unfolding
     groups, _, inputs = seen.site.positions.shape
     _, each = unfolding.positions(seen.y)
     step = max(1, PIECE // (groups * inputs * each))
-    residual = target - unfolding.targets(seen.y, seen.picks)
+    made = target if linear else unfolding.targets(seen.y, seen.picks)
     shape = (groups, each, -1, target.shape[2])
     for start in range(0, len(seen.picks), step):
         part = slice(start, start + step)
         x = unfolding.rows(seen.x, seen.y.shape, seen.picks[part])
-        # Rows of one sample lie together: picks are the second axis of the rows.
-        pieces = [
-            array.reshape(shape)[:, :, part].reshape(groups, -1, target.shape[2])
-            for array in (residual, target)
-        ]
-        sums.add(x, *pieces)
+        wanted = _piece(target, shape, part)
+        own = linear(x) if linear else _piece(made, shape, part)
+        if linear:
+            check_values(own, place)
+        sums.add(x, wanted - own, wanted)
+
+
+def _piece(rows: np.ndarray, shape: tuple[int, ...], part: slice) -> np.ndarray:
+    """Rows of some picks: those of one sample lie together, picks are the second axis."""
+    return rows.reshape(shape)[:, :, part].reshape(shape[0], -1, shape[-1])

@@ -50,9 +50,7 @@ class Taps:
         self.fed = tuple(dict.fromkeys(name for name in names if name in given))
         self.stack = stack
         self._session = (
-            _opened(part_of(_wide_model(model), self.names, _wide_all(known or {})))
-            if self.names
-            else None
+            _opened(_wide_part(model, self.names, _wide_all(known or {}))) if self.names else None
         )
 
     def batches(self, feeds: Feeds) -> Iterator[dict[str, np.ndarray]]:
@@ -103,14 +101,15 @@ def _typed(array: np.ndarray, kind: str) -> np.ndarray:
     return array.astype({"tensor(float)": "f4", "tensor(double)": "f8"}.get(kind, "f2"), copy=False)
 
 
-def _wide_model(model: Model) -> Model:
-    """The model with float32 in place of halves, where it has them and that can be."""
+def _wide_part(model: Model, names: Sequence[str], known: Feeds) -> Model:
+    """A part of the model with float32 in place of halves, where it has them and that can be."""
+    part = part_of(model, names, known)
     if not _has_halves(model):
-        return model
+        return part
     try:
-        return Model(float32_copy(to_proto(model)).proto, {}, model.origin)
+        return Model(float32_copy(to_proto(part)).proto, {}, model.origin)
     except (ModelError, OutputError):
-        return model  # it depends on how its floats are stored, or is too large: run as it is
+        return part  # it depends on how its floats are stored, or is too large: run as it is
 
 
 def _opened(model: Model) -> onnxruntime.InferenceSession:

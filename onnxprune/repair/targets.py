@@ -28,7 +28,7 @@ class Observed:
         key: Which batch and which use: positions and targets belong to it.
         picks: Positions that count.
         x: The data that the weights multiply.
-        y: The pre-activation.
+        y: The pre-activation; where it was not looked at, something of its shape.
     """
 
     site: Site
@@ -84,7 +84,7 @@ class Targets:
     jobs: Sequence[Job]
     samples: Samples
     stack: bool
-    _kept: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    _kept: dict[tuple[int, int], _Kept] = field(default_factory=dict)
     _of: tuple[Job, ...] = ()
     _rows: dict[Job, int] = field(default_factory=dict)
 
@@ -103,8 +103,14 @@ class Targets:
         for job, seen in observed(
             self.model, self._of, self.samples, stack=self.stack, inputs=False
         ):
-            found = self._kept[seen.key] = seen.site.unfolding.targets(seen.y, seen.picks)
+            found = seen.site.unfolding.targets(seen.y, seen.picks)
+            self._kept[seen.key] = _Kept(found, seen.picks, seen.y.shape)
             self._rows[job] = self._rows.get(job, 0) + found.shape[1]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model ran every batch in one part."""
+        return {number for number, _ in self._kept} == set(range(len(self.samples.batches)))
 
     def rows(self, job: Job) -> int:
         """How many rows of a layer there are, over all batches and uses."""
@@ -112,4 +118,18 @@ class Targets:
 
     def of(self, seen: Observed) -> np.ndarray:
         """Targets [groups, rows, outputs] for what the pruned model does at the same place."""
-        return self._kept[seen.key]
+        return self._kept[seen.key].values
+
+    def placed(self, site: Site, key: tuple[int, int], x: np.ndarray) -> Observed:
+        """What a run of a pruned model would show of one use, but for its outputs."""
+        kept = self._kept[key]
+        return Observed(site, key, kept.picks, x, np.broadcast_to(np.float32(0), kept.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """Targets of one use in one batch, where they lie, and the shape of what they are part of."""
+
+    values: np.ndarray
+    picks: np.ndarray
+    shape: tuple[int, ...]

@@ -52,6 +52,7 @@ def test_multiplications_are_bounded_but_some_samples_stay(
         monkeypatch.setattr(effort_module, "WORK", work)
         effort = repairer(opened(CONV.proto()), images(400), monkeypatch).effort
         assert sum(effort.rough.sizes) == sum(effort.influence.sizes) == wanted
+        assert effort.steps == (effort_module.STEPS if work == each else None)
 
 
 def test_nothing_to_repair_needs_no_effort(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,8 @@ def test_schedules_shrink_what_is_left_by_equal_factors() -> None:
     assert len(schedule(0.9)) == 8 and len(schedule(0.95)) == 10
     assert schedule(0.9, 1) == (0.9,)
     assert schedule(0.9, 2) == (0.5, 0.9)
+    assert schedule(0.95, most=5) == schedule(0.95, 5) and len(schedule(0.6, most=5)) == 2
+    assert schedule(0.9, 7, most=5) == schedule(0.9, 7), "who asks for steps gets them"
     assert schedule(1.0) == (1.0,)
 
 
