@@ -13,7 +13,7 @@ SMALL = 96
 #: Inputs of a block, and how often all blocks are gone through.
 BLOCK, SWEEPS = 2048, 3
 #: Iterations of a rough solution.
-ROUGH = 8
+ROUGH = 12
 #: Numbers in the matrices that are solved at a time.
 NUMBERS = 2**22
 
