@@ -39,7 +39,10 @@ def main() -> None:
         accuracy = _accuracies([model for model, *_ in found], Path(folder))
         cell = {
             "accuracy": accuracy,
-            "zeros": [round(_zeros(model), 4) for model, *_ in found],
+            "zeros": [
+                round(1 - _kept(model) / _weights(trial["model"]), 4)
+                for trial, (model, *_) in zip(trials, found, strict=True)
+            ],
             "seconds": [round(seconds, 3) for _, seconds, _ in found],
             "cpu_seconds": [round(seconds, 3) for *_, seconds in found],
             "peak_mb": round(peak, 1),
@@ -86,11 +89,19 @@ def _accuracy(model: onnx.ModelProto, test: dict[str, np.ndarray]) -> float:
     return float(Meter(test)(working_form(opened)))
 
 
-def _zeros(pruned: onnx.ModelProto) -> float:
-    """Share of zeros over the weights that the pruned model's layers use, whatever their names."""
-    opened = parse(memoryview(pruned.SerializeToString()))
-    arrays = [opened.array(opened.tensors[layer.address]) for layer in find_layers(opened).layers]
-    return float(sum((array == 0).sum() for array in arrays) / sum(a.size for a in arrays))
+def _kept(model: onnx.ModelProto) -> int:
+    """Weights that are not zero, of the layers that a model has left, whatever their names."""
+    return sum(int(np.count_nonzero(array)) for array in _arrays(model))
+
+
+def _weights(path: Path) -> int:
+    """Weights of the layers of a model: neurons that a pruning removes count as zeros."""
+    return sum(array.size for array in _arrays(onnx.load(path)))
+
+
+def _arrays(model: onnx.ModelProto) -> list[np.ndarray]:
+    opened = parse(memoryview(model.SerializeToString()))
+    return [opened.array(opened.tensors[layer.address]) for layer in find_layers(opened).layers]
 
 
 if __name__ == "__main__":
