@@ -23,7 +23,7 @@ from tests.builders import arrays, mlp, saved
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 SIZES = (24, 40, 30, 10)
-#: Shapes stay: tests/test_structure_doors.py looks at what becomes of dead neurons.
+#: Shapes stay: tests/test_shrink_doors.py looks at what becomes of dead neurons.
 prune = partial(onnxprune.prune, shrink=False)
 
 

@@ -24,7 +24,7 @@ from tests.builders import arrays, mlp, saved
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 SIZES = (24, 200, 30, 10)
-#: Shapes stay: tests/test_structure_doors.py counts without the neurons that pruning leaves dead.
+#: Shapes stay: tests/test_shrink_doors.py counts without the neurons that pruning leaves dead.
 prune = partial(onnxprune.prune, shrink=False)
 
 

@@ -15,9 +15,21 @@ from onnxprune.structure.constants.known import Known
 from onnxprune.structure.constants.trace import find_constants
 from onnxprune.structure.dead import Shrunk, shrink, shrink_once
 from onnxprune.structure.sizes import constant_tensors
+from tests.builders import arrays
+from tests.structure.graphs import Case, built, feed
 from tests.structure.proof import Feeds, free_inputs, run, valid
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+RANDOM = np.random.default_rng(11)
+PADDED = "h = Conv(x, w, b)\ng = Sigmoid(h)\n"
+
+
+def zeroed(values: tuple[int, ...] | np.ndarray, *, axis: int, at: tuple[int, ...]) -> np.ndarray:
+    """Weights, random where a shape is given, with zeros at whole indices of an axis."""
+    shaped = isinstance(values, tuple)
+    array = RANDOM.standard_normal(values).astype(np.float32) if shaped else values.copy()
+    array[(slice(None),) * axis + (list(at),)] = 0
+    return array
 
 
 def damaged(model: ModelProto, seed: int, rate: float) -> ModelProto:
@@ -55,8 +67,8 @@ def prove_equal(
     if valid(model):
         onnx.checker.check_model(smaller, full_check=True)
     assert free_inputs(smaller) == free_inputs(model)
-    for feed in feeds:
-        for expected, found in zip(run(model, feed), run(smaller, feed), strict=True):
+    for one in feeds:
+        for expected, found in zip(run(model, one), run(smaller, one), strict=True):
             assert expected.shape == found.shape and expected.dtype == found.dtype
             if expected.dtype.kind != "f":
                 np.testing.assert_array_equal(found, expected)
@@ -86,8 +98,8 @@ def prove_constants(model: ModelProto, feeds: Sequence[Feeds]) -> Mapping[str, K
     for name in names:
         proto.graph.output.append(helper.make_tensor_value_info(name, types[name], None))
     places = {info.name: index for index, info in enumerate(proto.graph.output)}
-    for feed in feeds:
-        results = run(proto, feed)
+    for one in feeds:
+        results = run(proto, one)
         for name in made:
             result, fact = results[places[name]], facts[name]
             assert fact.mask.ndim == result.ndim, name
@@ -124,3 +136,13 @@ def count(model: ModelProto) -> int:
         for _, t in constant_tensors(model.graph)
         if len(t.dims) and t.data_type in (*FLOATS, TensorProto.BFLOAT16, TensorProto.INT8)
     )
+
+
+def shrunk(case: Case, align: int = 1, tolerance: float = 1e-5) -> tuple[Shrunk, ModelProto]:
+    model = built(case)
+    done = prove_shrunk(model, [feed(case, 1), feed(case, 3)], tolerance, align)
+    return done, to_proto(done.model)
+
+
+def shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays(model).items()}
