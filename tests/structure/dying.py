@@ -17,7 +17,7 @@ from onnxprune.structure.dead import Shrunk, shrink, shrink_once
 from onnxprune.structure.sizes import constant_tensors
 from tests.builders import arrays
 from tests.structure.graphs import Case, built, feed
-from tests.structure.proof import Feeds, free_inputs, run, valid
+from tests.structure.proof import Feeds, Via, as_it_is, free_inputs, run, valid
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 RANDOM = np.random.default_rng(11)
@@ -80,7 +80,9 @@ def prove_equal(
             )
 
 
-def prove_constants(model: ModelProto, feeds: Sequence[Feeds]) -> Mapping[str, Known]:
+def prove_constants(
+    model: ModelProto, feeds: Sequence[Feeds], *, via: Via = as_it_is
+) -> Mapping[str, Known]:
     """Every constant that is found holds in onnxruntime, whatever is fed."""
     coupling = analyse(model)
     facts = find_constants(coupling)
@@ -99,7 +101,7 @@ def prove_constants(model: ModelProto, feeds: Sequence[Feeds]) -> Mapping[str, K
         proto.graph.output.append(helper.make_tensor_value_info(name, types[name], None))
     places = {info.name: index for index, info in enumerate(proto.graph.output)}
     for one in feeds:
-        results = run(proto, one)
+        results = run(via(proto), one)
         for name in made:
             result, fact = results[places[name]], facts[name]
             assert fact.mask.ndim == result.ndim, name

@@ -116,23 +116,6 @@ def test_softmax(name: str) -> None:
     check(f"g = {name}<axis=1>(h)", [])
 
 
-def test_broadcast_before_opset_7() -> None:
-    """The runtime has no such kernel, nor has onnx's own evaluator: labels say which axes meet."""
-    nodes = """
-        h = Conv(x, w)
-        a = Add<broadcast=1, axis=1>(h, s)
-        b = Mul<broadcast=1>(a, t)
-        c = Sub<broadcast=1, axis=-3>(b, u)
-        y = Conv(c, v)
-    """
-    weights = {"w": (8, 4, 1, 1), "s": (8,), "t": (8, 6, 6), "u": (8, 6), "v": (3, 8, 1, 1)}
-    coupling = analyse(built(Case(nodes, weights, [], opset=6, ir_version=3)))
-    (group,) = find_groups(coupling)
-    assert {(m.tensor, m.axis) for m in group.members} == {
-        ("w", 0), ("s", 0), ("t", 0), ("u", 0), ("v", 1)
-    }  # fmt: skip
-
-
 def test_zeroed_weights_are_the_reference() -> None:
     """The same proof without masks: the consumer's weights themselves are zero."""
     case = Case("f = Conv(x, w, b)\nh = Tanh(f)\ny = Conv(h, v)", W, [8])

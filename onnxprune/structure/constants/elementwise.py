@@ -10,6 +10,7 @@ import numpy as np
 from onnx.reference import ReferenceEvaluator
 
 from ...graph.attributes import find_attribute
+from ..broadcasting import axes_behind
 from ..registry import Site
 from .known import LIMIT, Known, known, wide
 from .registry import Fact, constant
@@ -48,10 +49,11 @@ def mul(site: Site, operands: Sequence[Fact]) -> list[Fact]:
 @constant("Identity", "Dropout")
 def same(site: Site, operands: Sequence[Fact]) -> list[Fact]:
     """Unchanged; a Dropout that may be training is not."""
-    training = site.constant(2)
-    if site.has(2) and (training is None or training.any()):
-        return [None]
-    return [operands[0]]
+    flag = site.constant(2)
+    training = site.has(2) and (flag is None or bool(flag.any()))
+    if site.node.op_type == "Dropout" and site.opset < 7:
+        training = not site.integer("is_test", 0)
+    return [None if training else operands[0]]
 
 
 @constant("Cast")
@@ -135,13 +137,11 @@ def _placed(part: Known, x: Known, axis: int) -> Known:
 
 
 def _aligned(site: Site, operands: Sequence[Fact]) -> list[Fact]:
-    """Operands as they broadcast since opset 7; before, the second one had an axis to start at."""
+    """Operands as they broadcast since opset 7."""
     found = list(operands)
     second = found[1] if len(found) == 2 else None
-    if site.opset < 7 and site.integer("broadcast", 0) and second is not None:
-        ranks = len(site.axes(0)), len(site.axes(1))
-        axis = site.integer("axis", ranks[0] - ranks[1]) % ranks[0]
-        shape = (*second.mask.shape, *(1 for _ in range(ranks[0] - axis - ranks[1])))
+    if second is not None:
+        shape = (*second.mask.shape, *(1 for _ in range(axes_behind(site))))
         found[1] = Known(second.values.reshape(shape), second.mask.reshape(shape))
     return found
 

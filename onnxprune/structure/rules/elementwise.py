@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..registry import Axes, Site, rule
+from ..broadcasting import axes_behind
+from ..registry import Site, rule
 
 _UNARY_NAMES = """
     Abs Acos Acosh Affine Asin Asinh Atan Atanh BitCast BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf
@@ -36,8 +37,8 @@ def first(site: Site) -> None:
 def variadic(site: Site) -> None:
     """Aligned axes are equal, those of size one go along with any other."""
     operands = [site.axes(index) for index in range(len(site.node.input))]
-    if site.opset < 7 and site.integer("broadcast", 0):
-        operands[1] = _shifted(site, operands)
+    if len(operands) == 2:
+        operands[1] = (*operands[1], *(site.fixed(1) for _ in range(axes_behind(site))))
     site.set(site.broadcast(operands))
 
 
@@ -46,11 +47,3 @@ def contrib(site: Site) -> None:
     """Activations, some with a bias along the last axis."""
     operands = [site.axes(index) for index in range(len(site.node.input)) if site.has(index)]
     site.set(site.broadcast(operands))
-
-
-def _shifted(site: Site, operands: list[Axes]) -> Axes:
-    """The second operand aligned at an axis of the first, as before opset 7."""
-    first, second = operands
-    axis = site.integer("axis", len(first) - len(second)) % len(first)
-    behind = len(first) - axis - len(second)
-    return (*second, *(site.fixed(1) for _ in range(behind)))

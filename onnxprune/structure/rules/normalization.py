@@ -101,7 +101,8 @@ def other(site: Site) -> None:
     if name == "LRN":
         axes = [1]
     elif name == "MeanVarianceNormalization":
-        axes = site.numbers(1, "axes") or [0, 2, 3]
+        whole = site.opset < 9 and site.integer("across_channels", 0)
+        axes = list(range(len(x))) if whole else site.numbers(1, "axes") or [0, 2, 3]
     for axis in axes:
         site.freeze(x[axis], "normalizes over the axis")
     site.set(x)
