@@ -3,7 +3,7 @@ before it, neurons that it leaves dead after it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from onnx import ModelProto, inliner
@@ -65,6 +65,8 @@ def without_channels(
     layers: Iterable[TensorAddress],
     calibrated: Calibrated | None,
     progress: Progress | None,
+    *,
+    keep: Collection[TensorAddress] = (),
 ) -> Shape:
     """Remove channels from a model, and refit what is left where there are samples.
 
@@ -74,6 +76,7 @@ def without_channels(
         layers: Tensors whose new places are wanted.
         calibrated: Calibration samples.
         progress: Told about the work.
+        keep: Layers that are left alone.
 
     Raises:
         ModelError: The model is over 2 GB, does not run where that is needed, or its functions
@@ -82,8 +85,9 @@ def without_channels(
     """
     refit = calibrated is not None and calibrated.settings.repair != "none"
     samples = calibrated.samples if calibrated is not None and refit else None
+    names = {address.name for address in keep if not address.scope}
     try:
-        reduced = reduce_channels(source, config, samples, progress=progress)
+        reduced = reduce_channels(source, config, samples, keep=names, progress=progress)
     except CannotRun as error:
         raise ModelError(f"channels cannot be chosen by running the model: {error}") from error
     places = moved(source.proto, reduced.model, layers)
@@ -163,7 +167,13 @@ def joined(first: Structure | None, second: Structure | None) -> Structure | Non
     """What both stages did."""
     if first is None or second is None:
         return first or second
-    return replace(second, request=first.request, channels=first.channels, refitted=first.refitted)
+    return replace(
+        second,
+        request=first.request,
+        channels=first.channels,
+        channels_found=first.channels_found,
+        refitted=first.refitted,
+    )
 
 
 def with_operations(facts: Structure, source: Model, model: Model) -> Structure:
@@ -193,7 +203,11 @@ def _of_channels(config: ChannelConfig, reduced: Reduced, samples: int) -> Struc
         if row.after < row.before
     )
     return replace(
-        NOTHING, request=request_text(config), channels=rows, refitted=samples if rows else 0
+        NOTHING,
+        request=request_text(config),
+        channels=rows,
+        channels_found=sum(row.before for row in reduced.rows),
+        refitted=samples if rows else 0,
     )
 
 

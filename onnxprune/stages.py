@@ -16,6 +16,7 @@ from .outcome import Outcome
 from .pruning.mask import kept_counts
 from .pruning.once import Prune
 from .pruning.plan import LayerPlan, Progress, make_plan
+from .pruning.selection import select
 from .pruning.statistics import LayerStatistics
 from .pruning.weights import weights_of
 from .report.report import CheckResult
@@ -121,7 +122,11 @@ def started_from(
     originals = make_plan(source, scan, quality=0.0, allow_nonfinite=True, progress=progress)
     calibrated = prune if isinstance(prune, Calibrated) else None
     addresses = [plan.layer.address for plan in originals]
-    shape = without_channels(source, structure.channels, addresses, calibrated, progress)
+    choices = select(
+        scan.layers, overrides=config.layers, exclude=config.exclude, unprunable=scan.unprunable
+    )
+    keep = [layer.address for layer, choice in zip(scan.layers, choices, strict=True) if choice.off]
+    shape = without_channels(source, structure.channels, addresses, calibrated, progress, keep=keep)
     found = find_layers(shape.model, embeddings=config.embeddings)
     moved = {shape.places[plan.layer.address]: plan for plan in originals}
     now = make_plan(shape.model, found, quality=0.0, allow_nonfinite=True, progress=progress)

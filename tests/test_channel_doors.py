@@ -73,6 +73,23 @@ def test_scope_is_that_of_channels_too(tmp_path: Path) -> None:
     assert (32, 24) in with_weights
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("option", [{"exclude": ["fc2*"]}, {"layers": {"fc2*": None}}])
+def test_layers_that_are_left_alone_keep_their_channels(option: Any, calibrated: bool) -> None:
+    """And so do those before and behind them, as far as these would have to go along."""
+    dense, data = mlp((24, 64, 48, 40, 10)), {"calibrate": {"x": samples(128)}}
+    result = onnxprune.prune(dense, channels=0.5, **option, **(data if calibrated else {}))
+    found, before = arrays(result.to_proto()), arrays(dense)
+    assert found["fc0.weight"].shape == (32, 24) and found["fc1.weight"].shape == (48, 32)
+    np.testing.assert_array_equal(found["fc2.weight"], before["fc2.weight"])
+    structure = result.report.structure
+    assert (structure.channels_removed, structure.channels_found) == (32, 64)
+    nothing = onnxprune.prune(dense, channels=0.5, exclude=["*"]).report
+    assert "layers that are left alone hold all that could be" in str(nothing)
+    with pytest.raises(UsageError, match="layers that are left alone"):
+        onnxprune.prune(dense, macs=0.5, exclude=["*"])
+
+
 def test_operations_and_measured_speed() -> None:
     dense = mlp((64, 256, 256, 10))
     report = onnxprune.prune(dense, macs=0.5, latency=False).report

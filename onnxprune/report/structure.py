@@ -57,6 +57,8 @@ class Structure:
     """Nodes that were given a bias for that."""
     reason: str
     """Why no dead channel went; empty where one did, or none was looked for."""
+    channels_found: int = 0
+    """Channels of all groups that could lose some by choice, also of those that lost none."""
     refitted: int = 0
     """Calibration samples on which what stays was refitted when channels went; 0 where none were.
     """

@@ -28,7 +28,7 @@ def structure_facts(structure: Structure, glyphs: Glyphs) -> Iterator[Fact]:
 def _chosen(structure: Structure) -> str:
     if not structure.channels_removed:
         return f"none removed ({safe(structure.request)})"
-    removed, total = structure.channels_removed, sum(row.before for row in structure.channels)
+    removed, total = structure.channels_removed, structure.channels_found
     groups = plural(len(structure.channels), "group")
     text = f"{count(removed)} of {count(total)} removed, in {groups} ({safe(structure.request)})"
     if structure.refitted:

@@ -8,7 +8,8 @@ each layer gets there, towards what the dense model computes; biases too. Source
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import glob
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -47,16 +48,30 @@ class Reconstructor:
         coupling: The analysed model.
         data: Calibration data; labels are not used.
         samples: Most samples that are taken.
+        keep: Weights that stay as they are.
 
     Raises:
         DataError: The data does not fit the model, or holds NaN or infinity.
     """
 
-    def __init__(self, coupling: Coupling, data: BatchSource | Samples, samples: int) -> None:
+    def __init__(
+        self,
+        coupling: Coupling,
+        data: BatchSource | Samples,
+        samples: int,
+        keep: Collection[str] = (),
+    ) -> None:
         self.coupling = coupling
         self.model = read(coupling.prepared.proto)
         scan = find_layers(self.model)
-        plans = make_plan(self.model, scan, sparsity=0.0, allow_nonfinite=True)
+        names = (layer.name for layer in scan.layers if layer.address.name in keep)
+        plans = make_plan(
+            self.model,
+            scan,
+            sparsity=0.0,
+            exclude=tuple(map(glob.escape, names)),
+            allow_nonfinite=True,
+        )
         self.repairer = Repairer(self.model, plans, data, samples=samples)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..model.save import to_proto
 from ..model.sources import read
 from ..repair.repair import SAMPLES, single_threaded_algebra
 from ..repair.samples import Samples
-from .analysis import Coupling, analyse
+from .analysis import analyse
 from .choice import Choice, Chooser
 from .config import ChannelConfig
 from .groups import Group, find_barriers, find_groups, why_no_groups
@@ -79,6 +79,7 @@ def reduce_channels(
     data: BatchSource | Samples | None = None,
     *,
     samples: int = SAMPLES,
+    keep: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Reduced:
     """Remove channels, neurons, heads and dimensions of heads from a model's graph.
@@ -89,6 +90,8 @@ def reduce_channels(
         data: Calibration data; labels are not used. With it, importance can look at activations,
             and the weights that read the kept channels are refitted.
         samples: Most samples that are taken of it.
+        keep: Weights of the main graph that stay as they are, and with them all that would have to
+            go along.
         progress: Told of the work: stage, done, total.
 
     Raises:
@@ -104,7 +107,7 @@ def reduce_channels(
         raise ModelError(f"channels cannot be removed: {error}") from error
     if config.importance == "activation" and data is None:
         raise UsageError("importance by activation needs calibration data: give some, or take l2")
-    return _Reduction(proto, config, data, samples, progress).reduced(model)
+    return _Reduction(proto, config, data, samples, keep, progress).reduced(model)
 
 
 class _Reduction:
@@ -116,15 +119,24 @@ class _Reduction:
         config: ChannelConfig,
         data: BatchSource | Samples | None,
         samples: int,
+        keep: Collection[str],
         progress: Progress | None,
     ) -> None:
         self._proto = proto
         self._config = config
         self._progress = progress
         self._coupling = coupling = analyse(proto)
-        self._groups = find_groups(coupling)
+        whole, copies = find_groups(coupling), coupling.prepared.copies
+        self._groups = [
+            group
+            for group in whole
+            if all(copies.get(m.tensor, m.tensor) not in keep for m in group.members)
+        ]
+        self._held = len(whole) > len(self._groups)
         self._counter = WorkCounter(coupling)
-        self._repair = Reconstructor(coupling, data, samples) if data is not None else None
+        self._repair = None
+        if data is not None:
+            self._repair = Reconstructor(coupling, data, samples, keep)
         self._chooser = Chooser(
             coupling, self._groups, self._scores(), scope=config.scope, align=config.align
         )
@@ -139,7 +151,7 @@ class _Reduction:
             smaller = self._without(choice, repaired=True)
             model = replace(read(smaller), origin=model.origin)
         else:
-            warnings.append(_nothing(self._coupling, self._groups))
+            warnings.append(self._nothing())
         return Reduced(
             model,
             _rows(self._groups, choice),
@@ -166,7 +178,7 @@ class _Reduction:
         if config.channels is not None:
             return Found(self._chooser.at_share(config.channels))
         if not self._groups:
-            raise UsageError(_nothing(self._coupling, self._groups))
+            raise UsageError(self._nothing())
         if config.macs is not None:
             return meet_macs(self._chooser, self._counter, config.macs)
         assert config.speedup is not None  # the configuration has exactly one of them
@@ -186,18 +198,19 @@ class _Reduction:
             coupling = self._repair.refitted(choice.atoms, self._progress)
         return remove_coupled(self._proto, coupling, choice.atoms)
 
-
-def _nothing(coupling: Coupling, groups: Sequence[Group]) -> str:
-    """Why no channel goes."""
-    if groups:
-        return "no channel goes: what is asked for is less than the least step of any axis"
-    reasons = Counter(
-        f"'{barrier.cause.node}' ({barrier.cause.operator}) {barrier.cause.reason}"
-        for barrier in find_barriers(coupling)
-        if barrier.role == "out"
-    )
-    shown = "; ".join(reason for reason, _ in reasons.most_common(3))
-    return f"no channel can be removed: {shown or why_no_groups(coupling)}"
+    def _nothing(self) -> str:
+        """Why no channel goes."""
+        if self._groups:
+            return "no channel goes: what is asked for is less than the least step of any axis"
+        if self._held:
+            return "no channel can be removed: layers that are left alone hold all that could be"
+        reasons = Counter(
+            f"'{barrier.cause.node}' ({barrier.cause.operator}) {barrier.cause.reason}"
+            for barrier in find_barriers(self._coupling)
+            if barrier.role == "out"
+        )
+        shown = "; ".join(reason for reason, _ in reasons.most_common(3))
+        return f"no channel can be removed: {shown or why_no_groups(self._coupling)}"
 
 
 def _uncounted(work: Work) -> tuple[str, ...]:

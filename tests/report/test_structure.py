@@ -24,6 +24,7 @@ STRUCTURE = Structure(
     biases=("conv2",),
     new_biases=("fc2", "fc3"),
     reason="",
+    channels_found=1100,
     refitted=512,
     macs_before=1_820_000_000,
     macs_after=455_000_000,
@@ -38,7 +39,7 @@ def lines(structure: Structure) -> list[str]:
 def test_everything_that_happened() -> None:
     assert (STRUCTURE.channels_removed, STRUCTURE.dead_removed) == (532, 7)
     assert lines(STRUCTURE) == [
-        "channels: 532 of 1,064 removed, in 2 groups (channels 0.5); what stays refitted by least"
+        "channels: 532 of 1,100 removed, in 2 groups (channels 0.5); what stays refitted by least"
         " squares on 512 samples",
         "dead: 7 channels removed after pruning (4 unread, 2 constant, 1 merged), outputs are the"
         " same; 4 more stay, as convolutions want round numbers",
