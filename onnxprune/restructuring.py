@@ -83,11 +83,13 @@ def without_channels(
             hold layers.
         UsageError: The target cannot be reached.
     """
+    samples = None if calibrated is None else calibrated.samples
     refit = calibrated is not None and calibrated.settings.repair != "none"
-    samples = calibrated.samples if calibrated is not None and refit else None
     names = {address.name for address in keep if not address.scope}
     try:
-        reduced = reduce_channels(source, config, samples, keep=names, progress=progress)
+        reduced = reduce_channels(
+            source, config, samples, refit=refit, keep=names, progress=progress
+        )
     except CannotRun as error:
         raise ModelError(f"channels cannot be chosen by running the model: {error}") from error
     places = moved(source.proto, reduced.model, layers)
@@ -96,7 +98,7 @@ def without_channels(
             "channels cannot be removed: layers lie in model-local functions; inline these first"
             " (onnx.inliner.inline_local_functions)"
         )
-    facts = _of_channels(config, reduced, 0 if samples is None else samples.count)
+    facts = _of_channels(config, reduced, samples.count if samples is not None and refit else 0)
     return Shape(reduced.model, facts, places, warnings=reduced.warnings)
 
 

@@ -109,7 +109,10 @@ def test_calibration_samples_refit_what_stays() -> None:
         return float(np.abs(outputs(result.to_proto(), fresh) - want).mean()), result.report
 
     (plain, _), (refitted, report) = error(), error(calibrate={"x": x})
-    left, unrepaired = error(calibrate={"x": x}, repair="none")
+    left, unrepaired = error(calibrate={"x": x}, repair="none", importance="l2")
+    chosen, by_samples = error(calibrate={"x": x}, repair="none", importance="activation")
+    assert refitted < chosen != left and by_samples.structure.refitted == 0
+    assert error(calibrate={"x": x}, repair="none")[0] == pytest.approx(chosen)
     assert refitted < 0.9 * plain
     assert report.structure.refitted == 256 and report.repair is None
     assert "refitted by least squares on 256 samples" in str(report)

@@ -79,6 +79,7 @@ def reduce_channels(
     data: BatchSource | Samples | None = None,
     *,
     samples: int = SAMPLES,
+    refit: bool = True,
     keep: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Reduced:
@@ -88,8 +89,9 @@ def reduce_channels(
         model: The model; it stays as it is.
         config: How many and which.
         data: Calibration data; labels are not used. With it, importance can look at activations,
-            and the weights that read the kept channels are refitted.
+            and the weights that read the kept channels can be refitted.
         samples: Most samples that are taken of it.
+        refit: Whether kept weights are refitted where there is data.
         keep: Weights of the main graph that stay as they are, and with them all that would have to
             go along.
         progress: Told of the work: stage, done, total.
@@ -107,7 +109,7 @@ def reduce_channels(
         raise ModelError(f"channels cannot be removed: {error}") from error
     if config.importance == "activation" and data is None:
         raise UsageError("importance by activation needs calibration data: give some, or take l2")
-    return _Reduction(proto, config, data, samples, keep, progress).reduced(model)
+    return _Reduction(proto, config, data, samples, refit, keep, progress).reduced(model)
 
 
 class _Reduction:
@@ -119,11 +121,13 @@ class _Reduction:
         config: ChannelConfig,
         data: BatchSource | Samples | None,
         samples: int,
+        refit: bool,
         keep: Collection[str],
         progress: Progress | None,
     ) -> None:
         self._proto = proto
         self._config = config
+        self._refit = refit
         self._progress = progress
         self._coupling = coupling = analyse(proto)
         whole, copies = find_groups(coupling), coupling.prepared.copies
@@ -194,7 +198,7 @@ class _Reduction:
 
     def _without(self, choice: Choice, repaired: bool = False) -> ModelProto:
         coupling = self._coupling
-        if repaired and self._repair:
+        if repaired and self._refit and self._repair:
             coupling = self._repair.refitted(choice.atoms, self._progress)
         return remove_coupled(self._proto, coupling, choice.atoms)
 
