@@ -274,6 +274,31 @@ CASES = {
         [3, 4],
         s=ints(0, 5, 3, 8), t=ints(0, 5, 24), **PLACED,
     ),
+    "rotary, heads apart and counted": rotary(
+        "a = Reshape(h, s)\nb = Transpose<perm=[0,2,1,3]>(a)\n"
+        f"{PLACES}c = RotaryEmbedding<num_heads=3>(b, cos, sin, p)\n"
+        "d = Transpose<perm=[0,2,1,3]>(c)\ng = Reshape(d, t)",
+        [3, 4],
+        s=ints(0, 5, 3, 8), t=ints(0, 5, 24), **PLACED,
+    ),
+    "rotary, a part, without positions": Case(
+        "h = MatMul(x, w)\ng = RotaryEmbedding<num_heads=3, rotary_embedding_dim=4>(h, c, s)\n"
+        "y = MatMul(g, v)",
+        {"w": (6, 24), "c": (1, 5, 2), "s": (1, 5, 2), "v": (24, 2)},
+        [2, 3, 4], (5, 6), 23, ir_version=10, fixed_batch=True,
+    ),
+    "rotary, steps that are made": Case(
+        "a = MatMul(m, x)\nh = MatMul(a, w)\ng = RotaryEmbedding<num_heads=3>(h, c, s)\n"
+        "b = MatMul(n, g)\ny = MatMul(b, v)",
+        {"m": (7, 5), "n": (2, 7), "w": (6, 24), "c": (1, 7, 4), "s": (1, 7, 4), "v": (24, 2)},
+        [3, 4], (5, 6), 23, ir_version=10, fixed_batch=True,
+    ),
+    "rotary of onnxruntime, a part": rotary(
+        f"{PLACES}g = com.microsoft.RotaryEmbedding<num_heads=3, rotary_embedding_dim=4>"
+        "(h, p, c2, s2)",
+        [2, 3, 4], 17,
+        c2=(9, 2), s2=(9, 2), **PLACED,
+    ),
     "rotary of onnxruntime": rotary(
         f"{PLACES}g = com.microsoft.RotaryEmbedding(h, p, cos, sin)", [3, 4], 17, **PLACED
     ),

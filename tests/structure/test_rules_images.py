@@ -268,6 +268,11 @@ CASES = {
     "running sum": between("g = CumSum(h, a)", [], {"a": np.array(1, np.int64)}),
     "running sum over space": between("g = CumSum(h, a)", [8], {"a": np.array(2, np.int64)}),
     "largest of a row": between("g, i = TopK<axis=3>(h, k)", [8], {"k": ints(2)}),
+    "largest of a column": between("g, i = TopK<axis=2>(h, k)", [8], {"k": ints(2)}),
+    "places of the largest": between(
+        "a, i = TopK(h, k)\nc = Cast<to=1>(i)\ng = Mul(a, c)", [8], {"k": ints(2)}
+    ),
+    "largest sample": between("a = ArgMax(h)\nc = Cast<to=1>(a)\ng = Mul(h, c)", [8]),
     "largest of channels": between(
         "g, i = TopK<axis=1>(h, k)", [], {"k": ints(2), "v": (3, 2, 1, 1)}
     ),

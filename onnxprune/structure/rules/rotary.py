@@ -45,8 +45,7 @@ def _rotary(site: Site, cosines: int, sines: int) -> None:
 
 
 def _heads(site: Site, cosines: int) -> int:
-    if len(site.axes(0)) == 4:
-        return len(site.axes(0)[1])
+    """How many, where heads are packed."""
     given = site.integer("num_heads", 0)
     return given or len(site.axes(0)[2]) // (2 * len(site.axes(cosines)[-1]))
 
