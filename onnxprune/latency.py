@@ -11,7 +11,7 @@ from .comparison.interleaved import interleaved_seconds
 from .model.model import Model
 from .model.save import INLINE_LIMIT, serialised
 from .report.report import Latency
-from .runtime import CannotRun, Feeds, first_run, open_session, run, runtime_name
+from .runtime import CannotRun, Feeds, first_run, open_session, open_size, run, runtime_name
 
 __all__ = ["latency_of"]
 
@@ -35,7 +35,14 @@ def latency_of(before: Model, after: Model) -> Latency:
     feeds, _ = first_run(sessions[0])
     seconds = interleaved_seconds(sessions, [feeds, feeds], runs=_runs(sessions[0], feeds))
     first, second = (float(np.median(row)) for row in seconds)
-    return Latency(1000 * first, 1000 * second, runtime_name(), THREADS, first / second)
+    return Latency(
+        1000 * first,
+        1000 * second,
+        runtime_name(),
+        THREADS,
+        first / second,
+        open_size(sessions[0], feeds),
+    )
 
 
 def _runs(session: Any, feeds: Feeds) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "cause",
     "first_run",
     "open_session",
+    "open_size",
     "random_feeds",
     "run",
     "runtime_name",
@@ -153,6 +154,19 @@ def random_feeds(
             value.name: _sample(random, value.type, _shape(value.shape, batches, batch, open_size))
             for value in inputs
         }
+
+
+def open_size(session: onnxruntime.InferenceSession, feeds: Feeds) -> int | None:
+    """The size that these inputs give to open axes other than batches; None without such axes."""
+    inputs = session.get_inputs()
+    batches = {value.shape[0] for value in inputs if value.shape and _is_open(value.shape[0])}
+    sizes = (
+        int(feeds[value.name].shape[axis])
+        for value in inputs
+        for axis, size in enumerate(value.shape)
+        if axis and _is_open(size) and not (size and size in batches)
+    )
+    return next(sizes, None)
 
 
 def _is_open(size: object) -> bool:

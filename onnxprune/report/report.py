@@ -185,6 +185,8 @@ class Latency:
     """Threads of a run; 0 for all cores."""
     speed: float | None = None
     """How many times as fast: the ratio of the two."""
+    open_size: int | None = None
+    """Size that open axes other than batches were given; None where there are none."""
 
 
 @dataclass(frozen=True)

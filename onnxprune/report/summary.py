@@ -193,7 +193,8 @@ def _times(latency: Latency, glyphs: Glyphs) -> str:
     text = f"{number(latency.before_ms)} {glyphs.arrow} {number(latency.after_ms)} ms a run"
     if latency.speed is not None:
         text += f": {ratio(latency.speed)} as fast"
-    return f"{text} ({safe(latency.runtime)}, {threads})"
+    axes = "" if latency.open_size is None else f", open axes of size {latency.open_size}"
+    return f"{text} ({safe(latency.runtime)}, {threads}{axes})"
 
 
 def _unprunable(report: Report, glyphs: Glyphs) -> Iterable[Fact]:

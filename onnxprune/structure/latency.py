@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto
 
 from ..comparison.interleaved import interleaved_seconds
-from ..runtime import CannotRun, Feeds, open_session, random_feeds, run
+from ..runtime import CannotRun, Feeds, open_session, open_size, random_feeds, run
 
 __all__ = ["Race", "Speed"]
 
@@ -27,6 +27,9 @@ class Speed:
 class Race:
     """Measures models against a dense one, whose session stays open.
 
+    Attributes:
+        guessed: The size that open axes were given, for want of inputs; None where none was.
+
     Args:
         dense: The model that others are compared with.
         threads: Threads of a run; 0 for all cores.
@@ -36,10 +39,14 @@ class Race:
         CannotRun: onnxruntime does not run the model.
     """
 
+    guessed: int | None = None
+
     def __init__(self, dense: ModelProto, threads: int, feeds: Feeds | None = None) -> None:
         self._threads = threads
         self._dense = open_session(dense.SerializeToString(), threads=threads)
         self._feeds = _working_feeds(self._dense) if feeds is None else feeds
+        if feeds is None:
+            self.guessed = open_size(self._dense, self._feeds)
 
     def against(self, smaller: ModelProto) -> Speed:
         """Run both in turn; raises CannotRun where the other model does not run."""

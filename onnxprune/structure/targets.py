@@ -131,7 +131,7 @@ def meet_speedup(
     """
     if target == 1:
         return Found(chooser.at_level(0.0))
-    search = _SpeedSearch(_Work(chooser, counter), target)
+    search = _SpeedSearch(_Work(chooser, counter), target, race.guessed)
     guess = 1 / target
     for number in range(MEASUREMENTS):
         choice = search.untried(guess)
@@ -150,9 +150,10 @@ def meet_speedup(
 class _SpeedSearch:
     """What was measured, and what follows from it."""
 
-    def __init__(self, work: _Work, target: float) -> None:
+    def __init__(self, work: _Work, target: float, guessed: int | None) -> None:
         self._work = work
         self._target = target
+        self._guessed = guessed
         self._least = work.chooser.at_level(1.0)
         self._tried: dict[tuple[int, ...], tuple[Choice, Speed]] = {}
 
@@ -196,7 +197,12 @@ class _SpeedSearch:
         if fast:
             return Found(*max(fast, key=lambda entry: self._work.left(entry[0])))
         best = max((speed.ratio for _, speed in self._tried.values()), default=1.0)
+        hint = (
+            f", or give samples to calibrate with: open axes were taken to be {self._guessed} long"
+            if self._guessed is not None
+            else ""
+        )
         raise UsageError(
             f"a speedup of {self._target:g} cannot be reached by removing channels: the fastest"
-            f" that was measured is {best:.2f} times as fast; ask for less"
+            f" that was measured is {best:.2f} times as fast; ask for less{hint}"
         )

@@ -89,6 +89,9 @@ def test_the_summary_shows_groups_and_new_shapes(report: Report) -> None:
         "latency       1.5 -> 0.5 ms a run: 2.98x as fast (onnxruntime 1.32.0 on the CPU, 1 thread)"
         in (text)
     )
+    open_axes = dataclasses.replace(changed.latency, open_size=64)
+    text = str(dataclasses.replace(changed, latency=open_axes))
+    assert "1 thread, open axes of size 64)" in text
     assert "\nspeed" not in text
     assert changed.parameters_kept == 300_000 - (400 + 400_000 + 5_000) + changed.kept
     unmeasured = str(dataclasses.replace(changed, latency=None))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
+from onnxprune.data.source import open_source
+from onnxprune.data.specs import input_specs
 from onnxprune.errors import UsageError
 from onnxprune.model.save import to_proto
 from onnxprune.model.sources import read
@@ -16,7 +18,7 @@ from onnxprune.structure.macs import WorkCounter, count_work
 from onnxprune.structure.reduce import reduce_channels
 from onnxprune.structure.removal import remove_coupled
 from onnxprune.structure.targets import CLOSE, meet_speedup
-from tests.structure.graphs import Case, built
+from tests.structure.graphs import Case, built, feed
 from tests.structure.test_choice import HEADS, chain, chooser
 
 WIDE = chain(128, 96, 64, 200)
@@ -124,3 +126,15 @@ def test_measured_in_onnxruntime() -> None:
 def test_heads_meet_a_target_too() -> None:
     reduced = reduce_channels(read(built(HEADS)), ChannelConfig(macs=0.5))
     assert {row.before: row.after for row in reduced.rows} == {6: 3, 16: 16}
+
+
+def test_a_speed_that_cannot_be_reached_with_open_axes() -> None:
+    """Without samples, images are as small as they can be, and nothing is to be gained."""
+    case = Case("h = Conv(x, w)\ny = Conv(h, v)", {"w": (16, 4, 1, 1), "v": (3, 16, 1, 1)}, [],
+                free=(1, 2))  # fmt: skip
+    model, config = built(case), ChannelConfig(speedup=100)
+    with pytest.raises(UsageError, match=r"calibrate with: open axes were taken to be 1 long$"):
+        reduce_channels(read(model), config)
+    samples = open_source(feed(case, 4), input_specs(model), labelled=False)
+    with pytest.raises(UsageError, match=r"ask for less$"):
+        reduce_channels(read(model), config, samples)
