@@ -184,6 +184,8 @@ def with_operations(facts: Structure, source: Model, model: Model) -> Structure:
         return facts
     before, after = (count_work(_inlined(to_proto(m))) for m in (source, model))
     unknown = max(len(before.unknown), len(after.unknown))
+    if len(before.unknown) != len(after.unknown):  # the sums are not of the same nodes
+        return replace(facts, macs_unknown=unknown)
     return replace(facts, macs_before=before.macs, macs_after=after.macs, macs_unknown=unknown)
 
 

@@ -195,6 +195,8 @@ def test_where_no_channel_can_go_that_is_said() -> None:
         ({"channels": 0.5, "importance": "luck"}, "importance 'luck' is unknown"),
         ({"channels": 0.5, "importance": "activation"}, "importance by activation needs"),
         ({"channels": 0.5, "align": 0}, "align is 0: give a whole number of at least 1"),
+        ({"shrink": 0}, "shrink is 0: give True, False, or None"),
+        ({"latency": "no"}, "latency is 'no': give True, False, or None"),
         ({"align": 1.5}, "align is 1.5: give a whole number"),
         ({"align": 4, "shrink": False}, "align says how many channels stay where some go"),
         ({"scope": "layer"}, "scope layer says what meets a target sparsity"),

@@ -23,6 +23,9 @@ def structure_facts(structure: Structure, glyphs: Glyphs) -> Iterator[Fact]:
         yield Fact("dead", safe(structure.reason), "dim")
     if structure.macs_before is not None and structure.macs_after is not None:
         yield Fact("operations", _operations(structure, glyphs))
+    elif structure.macs_unknown:
+        nodes = plural(structure.macs_unknown, "node")
+        yield Fact("operations", f"not known: shapes of {nodes} are not", "dim")
 
 
 def _chosen(structure: Structure) -> str:

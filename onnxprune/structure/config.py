@@ -127,6 +127,10 @@ class StructureConfig:
 
     def __post_init__(self) -> None:
         """Validate every field."""
+        for name in ("shrink", "latency"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, bool)):
+                raise UsageError(f"{name} is {value!r}: give True, False, or None for the default")
         if self.align is not None:
             # The dataclass is frozen for everybody else.
             object.__setattr__(self, "align", whole(self.align, "align", 1))

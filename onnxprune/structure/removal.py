@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..errors import UsageError
 from ..graph.attributes import find_attribute
@@ -119,25 +119,34 @@ class _Removal:
         return tensor
 
     def _update_infos(self) -> None:
-        """Shapes of initializers that are inputs too; forget those of values that have changed."""
+        """Write the new shapes of initializers that are inputs too, and of values in between."""
         graph = self._model.graph
-        dims = {tensor.name: tensor.dims for tensor in graph.initializer}
+        stored = {tensor.name for tensor in graph.initializer}
+        present = {name for node in graph.node for name in node.output} | stored
         for info in graph.input:
-            if info.name in dims and self._is_cut(info.name):
-                shape = helper.make_tensor_type_proto(
-                    info.type.tensor_type.elem_type, list(dims[info.name])
-                )
-                info.type.CopyFrom(shape)
-        present = {name for node in graph.node for name in node.output} | dims.keys()
-        kept = [
+            if info.name in stored:
+                self._update_info(info)
+        known = [
             info
             for info in graph.value_info
-            if info.name in present
-            and info.name in self._coupling.axes
-            and not self._is_cut(info.name)
+            if info.name in present and info.name in self._coupling.axes and self._update_info(info)
         ]
+        kept = [ValueInfoProto.FromString(info.SerializeToString()) for info in known]
         del graph.value_info[:]
         graph.value_info.extend(kept)
+
+    def _update_info(self, info: ValueInfoProto) -> bool:
+        """Whether what is said of a value holds now."""
+        masks = self._kept(info.name) or ()
+        dims = info.type.tensor_type.shape.dim
+        if not self._is_cut(info.name):
+            return True
+        if len(dims) != len(masks):
+            return False
+        for dim, mask in zip(dims, masks, strict=True):
+            if not mask.all():
+                dim.dim_value = int(mask.sum())
+        return True
 
 
 def set_constant(node: NodeProto, tensor: TensorProto) -> None:

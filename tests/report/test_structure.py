@@ -54,6 +54,8 @@ def test_nothing_happened() -> None:
     assert lines(NOTHING) == []
     assert not NOTHING.changed
     assert lines(dataclasses.replace(NOTHING, reason="none is dead")) == ["dead: none is dead"]
+    unknown = dataclasses.replace(NOTHING, macs_unknown=2)
+    assert lines(unknown) == ["operations: not known: shapes of 2 nodes are not"]
     asked = dataclasses.replace(NOTHING, request="macs 0.9")
     assert lines(asked) == ["channels: none removed (macs 0.9)"]
 
