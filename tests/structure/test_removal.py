@@ -12,7 +12,7 @@ from onnxprune.structure.analysis import analyse
 from onnxprune.structure.groups import find_groups, indices
 from onnxprune.structure.removal import remove, remove_coupled
 from tests.builders import arrays, mlp
-from tests.structure.graphs import Case, built, feed
+from tests.structure.graphs import Case, built, feed, ints
 from tests.structure.proof import compare, half, prove, run
 
 CONVS = {"w": (8, 4, 1, 1), "k": (8, 8, 1, 1), "b": (8,), "v": (3, 8, 1, 1)}
@@ -106,6 +106,49 @@ def test_a_shared_vector_is_copied_only_where_it_differs(ir_version: int) -> Non
         declared = {i.name: i.type.tensor_type.shape.dim for i in shared.graph.input}
         assert [d.dim_value for d in declared["b"]] == stored["b"] == [6]
     compare(model, coupling, both, [feed(Case(TWO, CONVS, []), 2)])
+
+
+SIZED = "z = Shape(x)\nn = Slice(z, zero, one)\ns = Concat<axis=0>(n, rest)\n"
+SHARED = {
+    "equal numbers": ("", np.full((5, 8), 0.5, np.float32)),
+    "equal numbers in a node": ("f = Constant<value_float=0.5>()\n", None),
+    "a vector in a node": (
+        "f = Constant<value_floats=[1.0,2.0,3.0,4.0,5.0,6.0,7.0,8.0]>()\n",
+        None,
+    ),
+    "a number repeated": (f"{SIZED}f = Expand(half, s)\n", None),
+    "zeros of a shape": (f"{SIZED}f = ConstantOfShape(s)\n", None),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_what_two_groups_read_does_not_tie_them(name: str) -> None:
+    made, stored = SHARED[name]
+    case = Case(
+        f"h = MatMul(x, w)\nk = MatMul(x, u)\n{made}a = Add(h, f)\nb = Add(k, f)\n"
+        "c = MatMul(a, v)\nd = MatMul(b, t)\ny = Add(c, d)",
+        {
+            "w": (6, 8), "u": (6, 8), "v": (8, 3), "t": (8, 3), "zero": ints(0), "one": ints(1),
+            "rest": ints(5, 8), "half": np.float32(0.5), **({} if stored is None else {"f": stored}),
+        },
+        [8, 8], (5, 6),
+    )  # fmt: skip
+    model = built(case)
+    coupling = prove(model, lambda batch: feed(case, batch), [8, 8])
+    one, two = find_groups(coupling)
+    alike = remove(model, [*half(one), *half(two)])  # one serves both again
+    assert {t.name for t in alike.graph.initializer} <= {t.name for t in model.graph.initializer}
+
+
+def test_a_matrix_with_one_other_number_ties_what_reads_it() -> None:
+    array = np.full((5, 8), 0.5, np.float32)
+    array[2, 3] = 1
+    case = Case(
+        "h = MatMul(x, w)\nk = MatMul(x, u)\na = Add(h, f)\nb = Add(k, f)\n"
+        "c = Concat<axis=-1>(a, b)\ny = MatMul(c, v)",
+        {"w": (6, 8), "u": (6, 8), "v": (16, 3), "f": array}, [8], (5, 6),
+    )  # fmt: skip
+    prove(built(case), lambda batch: feed(case, batch), [8])
 
 
 def test_a_constant_node_keeps_its_form() -> None:
