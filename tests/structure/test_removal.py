@@ -129,7 +129,8 @@ def test_what_two_groups_read_does_not_tie_them(name: str) -> None:
         "c = MatMul(a, v)\nd = MatMul(b, t)\ny = Add(c, d)",
         {
             "w": (6, 8), "u": (6, 8), "v": (8, 3), "t": (8, 3), "zero": ints(0), "one": ints(1),
-            "rest": ints(5, 8), "half": np.float32(0.5), **({} if stored is None else {"f": stored}),
+            "rest": ints(5, 8), "half": np.float32(0.5),
+            **({} if stored is None else {"f": stored}),
         },
         [8, 8], (5, 6),
     )  # fmt: skip
