@@ -78,13 +78,64 @@ CASES = {
         {"i": np.arange(8)[::-1, None].copy()},
     ),
     "written slices": between(
-        "g = ScatterND(h, i, u)", [8], {"i": np.array([[[0, 1], [0, 3]]]), "u": (1, 2, 8)}
+        "g = ScatterND(h, i, u)", [8], {"i": np.array([[[0, 1], [0, 3], [0, 2]]]), "u": (1, 3, 8)}
     ),
     "written into columns": between(
         "a = Transpose<perm=[2,0,1]>(h)\nb = Relu(a)\nc = ScatterND(a, i, b)\n"
         "g = Transpose<perm=[1,2,0]>(c)",
         [],
         {"i": np.arange(8)[::-1, None].copy()},
+    ),
+    "written into columns from elsewhere": between(
+        "a = Transpose<perm=[2,0,1]>(h)\nk = MatMul(x, u)\nb = Transpose<perm=[2,0,1]>(k)\n"
+        "c = ScatterND(a, i, b)\ng = Transpose<perm=[1,2,0]>(c)",
+        [],
+        {"i": np.arange(8)[::-1, None].copy(), "u": (6, 8)},
+    ),
+    "looked up first": between(
+        "a = Transpose<perm=[2,0,1]>(h)\nb = Gather(a, i)\ng = Transpose<perm=[1,2,0]>(b)",
+        [3, 5],
+        {"i": ints(7, -6, 0), "v": (3, 3)},
+    ),
+    "looked up in the middle at run time": between(
+        f"{PLACES}q = ReduceMax<keepdims=0>(p, j)\ng = Gather<axis=1>(h, q)",
+        [8],
+        {**PLACED, "j": ints(0, 2)},
+    ),
+    "first by element": between(
+        f"{PLACES}a = Transpose<perm=[1,2,0]>(h)\nb = Transpose<perm=[1,2,0]>(p)\n"
+        "c = GatherElements(a, b)\ng = Transpose<perm=[2,0,1]>(c)",
+        [8],
+        PLACED,
+    ),
+    "first by element, columns last": between(
+        f"{PLACES}a = Transpose<perm=[1,0,2]>(h)\nb = Transpose<perm=[1,0,2]>(p)\n"
+        "c = GatherElements(a, b)\ng = Transpose<perm=[1,0,2]>(c)",
+        [8],
+        PLACED,
+    ),
+    "one hot at the end": between(
+        "b = Abs(h)\nc = Cast<to=7>(b)\nd = OneHot(c, depth, values)\n"
+        "g = ReduceMean<keepdims=0>(d, last)",
+        [8],
+        {"depth": np.int64(3), "values": np.array([0, 1], np.float32), "last": ints(-1)},
+    ),
+    "triangle of rows": between(
+        "a = Transpose<perm=[0,2,1]>(h)\nb = Trilu(a)\ng = Transpose<perm=[0,2,1]>(b)", []
+    ),
+    "reversed by default": between(
+        "z = Shape(x)\nn = Slice(z, first, second)\nl = Expand(two, n)\n"
+        "a = Transpose<perm=[1,0,2]>(h)\nb = ReverseSequence(a, l)\n"
+        "g = Transpose<perm=[1,0,2]>(b)",
+        [8],
+        {"two": ints(2), "first": ints(0), "second": ints(1)},
+    ),
+    "reversed, each former channel to a length": between(
+        "a = Transpose<perm=[2,1,0]>(h)\nb = ReverseSequence<batch_axis=0, time_axis=1>(a, l)\n"
+        "g = Transpose<perm=[2,1,0]>(b)",
+        [],
+        {"l": ints(1, 2, 3, 4, 5, 1, 2, 3)},
+        fixed_batch=True,
     ),
     "one hot": between(
         "a = ReduceMax<keepdims=0>(h, two)\nb = Abs(a)\nc = Cast<to=7>(b)\n"
@@ -194,6 +245,28 @@ REFERENCE = {
         "g = Mul(a, h)",
         [8],
         {"zero": ints(0), "one": ints(1), "two": ints(2), "i": ints(3)},
+        opset=24,
+        ir_version=10,
+    ),
+    "cache by default": between(
+        "c = Relu(h)\nu = Slice(h, zero, two, one)\na = TensorScatter(c, u, i)\ng = Mul(a, h)",
+        [8],
+        {"zero": ints(0), "one": ints(1), "two": ints(2), "i": ints(3)},
+        opset=24,
+        ir_version=10,
+    ),
+    "cache of heads": between(
+        "c0 = Reshape(h, heads)\nc = Relu(c0)\nu = Slice(c0, zero, two, one)\n"
+        "a0 = TensorScatter<axis=1>(c, u, i)\na = Reshape(a0, whole)\ng = Mul(a, h)",
+        [2, 4],
+        {
+            "zero": ints(0),
+            "one": ints(1),
+            "two": ints(2),
+            "i": ints(3),
+            "heads": ints(0, 5, 2, 4),
+            "whole": ints(0, 5, 8),
+        },
         opset=24,
         ir_version=10,
     ),

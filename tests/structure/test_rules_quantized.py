@@ -62,6 +62,12 @@ CASES = {
         [8, 8],
         {"k": codes(8, 8, 1, 1), "tiny": np.float32(1e-4)},
     ),
+    "convolution in groups to whole numbers": images(
+        "i = ConvInteger<group=2>(q, k, z, zw)\nf = Cast<to=1>(i)\nt = Mul(f, tiny)\n"
+        "r = QuantizeLinear(t, s, z)",
+        [2, 4, 4],
+        {"k": codes(8, 4, 1, 1), "tiny": np.float32(1e-4)},
+    ),
     "sum and product": images(
         "a = com.microsoft.QLinearAdd(q, s, z, c, s, z, s, z)\n"
         "r = com.microsoft.QLinearMul(a, s, z, c, s, z, s, z)",
