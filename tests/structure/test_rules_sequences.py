@@ -212,6 +212,18 @@ CASES = {
         [2],
         (5, 6),
     ),
+    "squeezed by one of the axes": Case(
+        "k0 = Squeeze(w, i)\nk = Transpose<perm=[1,0,2]>(k0)\nh = MatMul(x, k)\ny = MatMul(h, v)",
+        {"w": (1, 6, 1, 2), "v": (2, 3), "i": ints(0)},
+        [2],
+        (5, 6),
+    ),
+    "merged with the samples": between(
+        "a = Transpose<perm=[0,2,1]>(h)\nb = Reshape(a, s)\nc = Relu(b)\nd = Reshape(c, t)\n"
+        "g = Transpose<perm=[0,2,1]>(d)",
+        [8],
+        {"s": ints(-1, 5), "t": ints(-1, 8, 5)},
+    ),
     **{
         f"squeezed without axes, opset {opset}": Case(
             "k = Squeeze(w)\nh = MatMul(x, k)\ny = MatMul(h, v)",
