@@ -17,6 +17,8 @@ def between(lines: str, sizes: list[int], weights: dict | None = None, **options
     return Case(text, {**W, **(weights or {})}, sizes, **options)
 
 
+PART = {"v": (3, 4, 1, 1)}
+
 CASES = {
     "one convolution": between("g = Relu(h)", [8]),
     "grouped": between(
@@ -246,6 +248,24 @@ CASES = {
         [8],
         {"s": ints(0, 2, 4, 6, 6), "t": ints(0, 8, 6, 6)},
     ),
+    "a part of every axis": between(
+        "g = Slice(h, s, e)", [4, 4], {"s": ints(0, 2, 0, 0), "e": ints(99, 6, 6, 6), **PART}
+    ),
+    "a part of the first axes": between(
+        "g = Slice<starts=[0,2], ends=[99,6]>(h)", [4, 4], PART, opset=9
+    ),
+    "split along the first axis": between(
+        "a = Transpose<perm=[1,0,2,3]>(h)\nc, d = Split(a, p)\ne = Concat<axis=0>(d, c)\n"
+        "g = Transpose<perm=[1,0,2,3]>(e)",
+        [8],
+        {"p": ints(3, 5)},
+    ),
+    **{
+        f"split in halves, opset {opset}": between(
+            "a, c = Split<axis=1>(h)\nd = Sigmoid(a)\ng = Concat<axis=1>(c, d)", [8], opset=opset
+        )
+        for opset in (12, 13)
+    },
     "mean over space": between(
         "a = ReduceMean<axes=[2,3], keepdims=0>(h)\nc = Unsqueeze(a, j)\ng = Mul(h, c)",
         [8],
