@@ -145,14 +145,14 @@ def _shuffles_to_gathers(graph: GraphProto, sizes: Sizes) -> None:
     """
     readers = reader_counts(graph)
     made = {name: node for node in graph.node for name in node.output}
-    nodes = list(graph.node)
+    nodes, names = list(graph.node), Names(graph)
     for position, last in enumerate(nodes):
         chain = _shuffle_chain(last, made, readers)
         found = chain and _permutation(*chain, sizes)
         if not chain or not found:
             continue
         axis, order = found
-        name = f"{last.output[0]}_order"
+        name = names.unused(f"{last.output[0]}_order")
         value = numpy_helper.from_array(order, name)
         gather = helper.make_node(
             "Gather", [chain[0].input[0], name], list(last.output), name=last.name, axis=axis
