@@ -87,6 +87,16 @@ def test_biases_of_old_formats(ir_version: int) -> None:
     assert ("f_bias" in {info.name for info in model.graph.input}) == (ir_version == 3)
 
 
+def test_no_bias_is_added_where_nothing_broadcasts() -> None:
+    """An Add of opset 6 would need an axis, and so would other operators: the constants stay."""
+    case = Case(
+        f"{PADDED}t = Transpose<perm=[0,2,3,1]>(g)\ny = MatMul(t, v)",
+        {"w": zeroed((8, 4, 1, 1), axis=0, at=(1, 4)), "b": (8,), "v": (8, 3)},
+        [], opset=6, ir_version=3,
+    )  # fmt: skip
+    assert shrunk(case)[0].reason
+
+
 def test_weights_and_biases_in_constant_nodes() -> None:
     case = Case(
         f"c = Constant<value_floats=[1.0,2.0,3.0]>()\n{PADDED}"

@@ -215,6 +215,11 @@ def test_functions_are_inlined() -> None:
     assert not smaller.functions and arrays(smaller)["w"].shape == (6, 4)
 
 
+def test_nothing_removed_is_nothing_changed() -> None:
+    model = with_function()
+    assert remove(model, []) == model and remove(model, []) is not model
+
+
 def test_an_analysis_serves_many_removals() -> None:
     case = Case(TWO, CONVS, [])
     model = built(case)
