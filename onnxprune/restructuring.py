@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from onnx import ModelProto, inliner
-
 from .calibrated import Calibrated
 from .errors import ModelError
 from .likeness import outputs_differ
+from .model.inlining import inlined
 from .model.model import Model
 from .model.save import to_proto
 from .model.tensors import TensorAddress
@@ -182,15 +181,11 @@ def with_operations(facts: Structure, source: Model, model: Model) -> Structure:
     """The same with the multiplications of both models, where anything went."""
     if not facts.changed:
         return facts
-    before, after = (count_work(_inlined(to_proto(m))) for m in (source, model))
+    before, after = (count_work(inlined(to_proto(m))) for m in (source, model))
     unknown = max(len(before.unknown), len(after.unknown))
     if len(before.unknown) != len(after.unknown):  # the sums are not of the same nodes
         return replace(facts, macs_unknown=unknown)
     return replace(facts, macs_before=before.macs, macs_after=after.macs, macs_unknown=unknown)
-
-
-def _inlined(proto: ModelProto) -> ModelProto:
-    return inliner.inline_local_functions(proto) if proto.functions else proto
 
 
 def request_text(config: ChannelConfig) -> str:

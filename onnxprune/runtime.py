@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import OnnxPruneError
+from .model.demand import demand
 
 if TYPE_CHECKING:
     import onnxruntime
 
 __all__ = [
+    "RUN_SECONDS",
     "CannotRun",
     "Feeds",
+    "TooSlow",
     "cause",
     "first_run",
     "open_session",
@@ -49,8 +54,18 @@ ELEMENTS: dict[str, Any] = {
 OPEN_SIZES = (1, 4, 16, 64, 224, 512, 4096)
 
 
+#: Bytes of one value that a small model may fill, and how many times its own size a large one may.
+MOST_BYTES, MOST_TIMES = 2**29, 8
+#: Seconds that a run on random inputs may take.
+RUN_SECONDS = 5.0
+
+
 class CannotRun(OnnxPruneError):
     """onnxruntime is absent, rejects the model, or fails while running it."""
+
+
+class TooSlow(CannotRun):
+    """A run was ended, as it took too long."""
 
 
 def open_session(
@@ -70,6 +85,7 @@ def open_session(
         import onnxruntime
     except ImportError as error:
         raise CannotRun(f"onnxruntime is not installed ({error})") from error
+    _check_demand(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -110,10 +126,50 @@ def training_session(model: bytes, *, threads: int = 0) -> onnxruntime.Inference
         raise CannotRun(f"onnxruntime does not load a training graph: {cause(error)}") from error
 
 
-def run(session: onnxruntime.InferenceSession, feeds: Feeds) -> list[Any]:
-    """All outputs for one set of inputs; raises CannotRun where onnxruntime fails."""
+def _check_demand(model: Path | bytes) -> None:
+    """Refuse a model that fills far more memory than it takes on disk; raises CannotRun."""
+    found = demand(model)
+    if found.bytes > max(MOST_BYTES, MOST_TIMES * found.stored):
+        raise CannotRun(
+            f"running it takes too much memory: '{found.value}' alone has {found.bytes:,} bytes"
+        )
+
+
+def run(
+    session: onnxruntime.InferenceSession, feeds: Feeds, seconds: float | None = None
+) -> list[Any]:
+    """All outputs for one set of inputs.
+
+    Args:
+        session: The model.
+        feeds: Inputs by name.
+        seconds: How long it may take; as long as it likes where left out.
+
+    Raises:
+        CannotRun: onnxruntime fails.
+        TooSlow: It took too long.
+    """
+    if seconds is None:
+        return _run(session, feeds, None)
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    timer = Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
     try:
-        return list(session.run(None, dict(feeds)))
+        return _run(session, feeds, options)
+    except CannotRun as error:
+        if options.terminate:
+            raise TooSlow(f"a run did not end within {seconds:g} s") from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def _run(session: onnxruntime.InferenceSession, feeds: Feeds, options: Any) -> list[Any]:
+    try:
+        return list(session.run(None, dict(feeds), options))
     except Exception as error:  # onnxruntime raises many unrelated types
         raise CannotRun(f"onnxruntime does not run it: {cause(error)}") from error
 
@@ -150,9 +206,11 @@ def random_feeds(
     is_open = any(_is_open(size) for value in inputs for size in value.shape)
     for open_size in OPEN_SIZES if is_open else OPEN_SIZES[:1]:
         random = np.random.default_rng(seed)
+        shapes = [_shape(value.shape, batches, batch, open_size) for value in inputs]
+        _check_feeds(inputs, shapes)
         yield {
-            value.name: _sample(random, value.type, _shape(value.shape, batches, batch, open_size))
-            for value in inputs
+            value.name: _sample(random, value.type, shape)
+            for value, shape in zip(inputs, shapes, strict=True)
         }
 
 
@@ -167,6 +225,14 @@ def open_size(session: onnxruntime.InferenceSession, feeds: Feeds) -> int | None
         if axis and _is_open(size) and not (size and size in batches)
     )
     return next(sizes, None)
+
+
+def _check_feeds(inputs: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuse inputs that no array can hold, or no small computer; raises CannotRun."""
+    for value, shape in zip(inputs, shapes, strict=True):
+        size = math.prod(shape) * np.dtype(ELEMENTS[value.type]).itemsize
+        if min(shape, default=0) < 0 or size > MOST_BYTES:
+            raise CannotRun(f"input '{value.name}' has {size:,} bytes, too many to try")
 
 
 def _is_open(size: object) -> bool:
@@ -209,12 +275,22 @@ def cause(error: Exception) -> str:
     return inner.strip()
 
 
-def first_run(session: Any) -> tuple[Feeds, list[Any]]:
-    """Random inputs that a model runs on, and its outputs; raises CannotRun."""
+def first_run(session: Any, seconds: float = RUN_SECONDS) -> tuple[Feeds, list[Any]]:
+    """Random inputs that a model runs on, and its outputs.
+
+    Args:
+        session: The model.
+        seconds: How long a run may take.
+
+    Raises:
+        CannotRun: It runs on none of the inputs that were tried, or for too long.
+    """
     failure = CannotRun("there are no inputs to try")
     for feeds in random_feeds(session):
         try:
-            return feeds, run(session, feeds)
+            return feeds, run(session, feeds, seconds)
+        except TooSlow:
+            raise
         except CannotRun as error:
             failure = error
     raise failure

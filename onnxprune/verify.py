@@ -20,7 +20,7 @@ from .model.model import Model, payload_key
 from .model.save import serialised, write_pair
 from .model.tensors import TensorAddress, all_tensors
 from .report.report import CheckResult
-from .runtime import CannotRun, Feeds, first_run, open_session, run
+from .runtime import RUN_SECONDS, CannotRun, Feeds, TooSlow, first_run, open_session, run
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -182,7 +182,9 @@ def _compare(path: Path, expected: Model, *, light: bool) -> str | None:
     """How the outputs are equal; None where they are not."""
     feeds, want = _reference(expected, light, path.parent)
     try:
-        have = run(open_session(path, light=light, threads=1), feeds)
+        have = run(open_session(path, light=light, threads=1), feeds, 4 * RUN_SECONDS)
+    except TooSlow:
+        raise
     except CannotRun as error:
         raise OutputError(
             f"the written file does not run ({error}) where the model in memory does; nothing "
@@ -197,18 +199,19 @@ def _is_random(model: Model, folder: Path) -> bool:
     """Whether one session gives different outputs for the same inputs."""
     session = _session(model, True, folder)
     feeds, first = first_run(session)
-    return not same_outputs(first, run(session, feeds))
+    return not same_outputs(first, run(session, feeds, RUN_SECONDS))
 
 
 def _run_alone(path: Path) -> CheckResult:
     session = open_session(path, light=True, threads=1)
-    first_run(session)
+    first_run(session, 60 * RUN_SECONDS)
     return CheckResult("onnxruntime", "passed", "runs on random inputs (over 1 GB: not compared)")
 
 
 def _reference(model: Model, light: bool, folder: Path) -> tuple[Feeds, list[Any]]:
     """Inputs that the in-memory model runs on, and its outputs."""
-    return first_run(_session(model, light, folder))
+    seconds = RUN_SECONDS if not light else 60 * RUN_SECONDS
+    return first_run(_session(model, light, folder), seconds)
 
 
 def _session(model: Model, light: bool, folder: Path) -> onnxruntime.InferenceSession:

@@ -33,7 +33,9 @@ def stored_quantization(
     parameters = [p for p in (scale, zero_point) if p is not None]
     if all(p.size == 1 for p in parameters):
         return Quantization(None if scale is None else scale.reshape(()), zero_point.reshape(()))
-    shape = next(p.shape for p in parameters if p.size > 1)
+    shape = next(p.shape for p in parameters if p.size != 1)
+    if any(p.size == 0 for p in parameters):
+        return "its scale or zero point is empty"
     rank = view.rank
     if rank is None:
         return "its scales belong to axes that a Reshape hides"
@@ -78,6 +80,8 @@ def _blocked(
     """Parameters of the view's rank: blocks along one axis, or broadcast along some axes."""
     shape, rank = view.shape or (), len(view.axes)
     given = next(p.shape for p in (scale, zero_point) if p is not None and p.size > 1)
+    if any(p.size > 1 and p.shape != given for p in (scale, zero_point) if p is not None):
+        return "its scale and zero point have different shapes"
     differing = [i for i in range(rank) if given[i] != shape[i]]
     if not block_size:
         long = [i for i in range(rank) if given[i] > 1]

@@ -12,11 +12,20 @@ from onnx import FunctionProto, GraphProto, ModelProto, TensorProto
 from ..errors import ModelError
 from .dtypes import storage_dtype
 from .external_data import ExternalFiles, map_file
+from .functions import check_functions
 from .gap_fold import fold_gaps
-from .model import Model, Origin, checked_storage, payload_key, set_payload_key, size_error
+from .model import (
+    Model,
+    Origin,
+    check_tensor,
+    checked_storage,
+    payload_key,
+    set_payload_key,
+    size_error,
+)
 from .payload import MappedPayload, Payload
 from .sparse import densify_sparse
-from .tensors import all_tensors, walk_graphs
+from .tensors import all_tensors, walk_graphs, walk_tensors
 from .wire import SMALLEST_PAYLOAD, Slice, split
 
 __all__ = ["load", "parse"]
@@ -83,8 +92,11 @@ def parse(
         raise ModelError("the graph has no nodes, so there is nothing to prune; export it again")
     external = ExternalFiles(folder)
     _check_names(proto)
+    check_functions(proto)
     payloads = dict(known or {})
     payloads.update(_payloads(proto, buffer, slices, external, payloads))
+    for _, _, tensor in walk_tensors(proto):
+        check_tensor(tensor)
     if slices.keys() - payloads.keys():
         # Tensors in places that nothing here knows stay in the message, however big they are.
         return parse(buffer, folder=folder, path=path, known=known, smallest=len(buffer) + 1)

@@ -24,11 +24,16 @@ __all__ = [
     "Model",
     "Origin",
     "changed_tensors",
+    "check_tensor",
     "element_count",
     "payload_key",
     "set_payload_key",
 ]
 
+#: Dimensions that every version of numpy takes.
+MOST_DIMENSIONS = 32
+#: Elements that an empty array may span with its other dimensions.
+LARGEST_SPAN = 2**59
 #: External-data location of a tensor whose bytes are in `Model.payloads`.
 PAYLOAD_PREFIX = "onnxprune-payload:"
 
@@ -115,8 +120,8 @@ def changed_tensors(before: Model, after: Model) -> tuple[TensorAddress, ...]:
 
 
 def element_count(tensor: TensorProto) -> int:
-    """Number of logical elements; raises ModelError for a negative dimension."""
-    count = 1
+    """Number of logical elements; raises ModelError for dimensions that no array has."""
+    count, spanned = 1, 1
     for size in tensor.dims:
         if size < 0:
             raise ModelError(
@@ -124,6 +129,13 @@ def element_count(tensor: TensorProto) -> int:
                 "export the model again"
             )
         count *= size
+        spanned *= max(size, 1)
+    if len(tensor.dims) > MOST_DIMENSIONS or (count == 0 and spanned > LARGEST_SPAN):
+        shape = "x".join(map(str, tensor.dims[:8]))
+        raise ModelError(
+            f"tensor '{tensor.name}' has {len(tensor.dims)} dimensions ({shape}{'...' * (len(tensor.dims) > 8)})"
+            ", more than an array can have; export the model again"
+        )
     return count
 
 
@@ -166,14 +178,32 @@ def _inline_payload(tensor: TensorProto) -> Payload:
         return ArrayPayload(flat)
     if tensor.data_type in PACKED_BITS:
         packed = np.array(tensor.int32_data, np.int32).astype(np.uint8)
+        if packed.size != expected:
+            raise size_error(tensor, packed.size, expected)
         return ArrayPayload(packed)
     try:
         values = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(
             f"tensor '{tensor.name}' cannot be decoded ({error}); export the model again"
         ) from error
     return ArrayPayload.of(values)
+
+
+def check_tensor(tensor: TensorProto) -> None:
+    """Refuse a constant whose type, shape and elements do not belong together.
+
+    Raises:
+        ModelError: What is wrong with it.
+    """
+    if payload_key(tensor) is not None:
+        checked_storage(tensor)
+    elif tensor.HasField("raw_data") and tensor.data_type != TensorProto.STRING:
+        expected = checked_storage(tensor)
+        if len(tensor.raw_data) != expected:
+            raise size_error(tensor, len(tensor.raw_data), expected)
+    else:
+        _inline_payload(tensor)
 
 
 def checked_storage(tensor: TensorProto) -> int:

@@ -77,10 +77,13 @@ def staging(output: Path) -> Iterator[Staging]:
     """A folder beside `output` that is gone afterwards; raises OutputError if it can't be made."""
     with explained(output):
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:100]}.", dir=output.parent))
+    stage = Staging(folder, output.parent)
     try:
         with explained(output):
-            yield Staging(folder, output.parent)
+            yield stage
     finally:
+        for thread in stage.flushes:  # none may be left that opens a file in the folder
+            thread.join()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "TensorKind",
     "all_tensors",
     "function_label",
+    "nested",
     "node_label",
     "subgraphs",
     "walk_graphs",
@@ -74,12 +75,12 @@ def walk_graphs(proto: ModelProto) -> Iterator[tuple[Scope, GraphProto | Functio
 
     Iterative, so that hostile nesting cannot exhaust the interpreter's stack.
     """
-    yield from _nested((), proto.graph)
+    yield from nested((), proto.graph)
     for function in proto.functions:
-        yield from _nested((function_label(function),), function)
+        yield from nested((function_label(function),), function)
 
 
-def _nested(
+def nested(
     scope: Scope, root: GraphProto | FunctionProto
 ) -> Iterator[tuple[Scope, GraphProto | FunctionProto]]:
     """A graph and the bodies inside it, outer before inner."""
@@ -124,7 +125,7 @@ def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
     graphs = [graph for _, graph in walk_graphs(proto)]
     for training in proto.training_info:
         for root in (training.initialization, training.algorithm):
-            graphs += [graph for _, graph in _nested((), root)]
+            graphs += [graph for _, graph in nested((), root)]
     for graph in graphs:
         if isinstance(graph, GraphProto):
             yield from graph.initializer

@@ -16,6 +16,7 @@ from . import rules
 from .atoms import FIXED, Atoms, Labels
 from .folding import Prepared, prepared
 from .registry import RULES, Axes, Barrier, Rule, Site
+from .sizes import LONGEST
 from .stored import constant_tensors
 
 __all__ = ["Cause", "Coupling", "analyse"]
@@ -84,6 +85,10 @@ class _Pass:
         self._shapeless: dict[str, Cause] = {}  # values of unknown shape, and what they come from
         graph = ready.proto.graph
         self._tensors = {name: tuple(t.dims) for name, t in constant_tensors(graph)}
+        for name, dims in list(self._tensors.items()):
+            if max(dims, default=0) > LONGEST:
+                del self._tensors[name]
+                self._shapeless[name] = Cause(name, "constant", "has an axis too long to follow")
         self._read = {info.name for info in graph.output}
         for node in graph.node:
             self._read.update(node.input, captured_names(node))

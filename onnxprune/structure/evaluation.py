@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ class _Evaluation:
     def add_constant(self, name: str, tensor: TensorProto) -> None:
         """A stored tensor; small ones with their values."""
         self._set_type(name, _type(tensor.data_type, tuple(tensor.dims)))
-        if int(np.prod(tensor.dims, dtype=np.int64)) <= _SMALL:
+        if math.prod(tensor.dims) <= _SMALL:
             self.run.values[name] = numpy_helper.to_array(tensor)
             self._data[name] = tensor
 
@@ -223,7 +224,7 @@ class _Evaluation:
         derived = node.op_type in ("Shape", "Size") or not run.derived.isdisjoint(names)
         whole = all(value.dtype.kind in "iub" for value in inputs.values())
         sizes = [run.shapes.get(name, (_SMALL + 1,)) for name in node.output]
-        if not (derived or whole) or any(np.prod(s, dtype=np.int64) > _SMALL for s in sizes):
+        if not (derived or whole) or any(math.prod(s) > _SMALL for s in sizes):
             return
         for name, value in zip(node.output, self._computed(node, inputs), strict=False):
             run.values[name] = value

@@ -12,10 +12,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, helper, inliner, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from ..graph.attributes import integers
 from ..graph.part import captured_names
+from ..model.inlining import inlined
 from ..model.tensors import subgraphs
 from .branches import take_branches
 from .sharing import unshare
@@ -67,7 +68,7 @@ class Names:
 def prepared(proto: ModelProto) -> Prepared:
     """Copy a model and rewrite the copy for the analysis; the result computes the same."""
     model = ModelProto()
-    model.CopyFrom(inliner.inline_local_functions(proto) if proto.functions else proto)
+    model.CopyFrom(inlined(proto))
     sizes = take_branches(model)
     _fold(model.graph, sizes)
     _shuffles_to_gathers(model.graph, sizes)

@@ -17,6 +17,7 @@ from .evaluation import Run, Shape, evaluated
 from .stored import constant_tensor, constant_tensors
 
 __all__ = [
+    "LONGEST",
     "Run",
     "Shape",
     "Sizes",
@@ -30,6 +31,8 @@ __all__ = [
 #: in two. Of others (a comparison, a minimum) that does not follow.
 _PICKS = "Cast Concat Gather Identity Reshape Shape Slice Split Squeeze Transpose Unsqueeze"
 _PICKING = frozenset(_PICKS.split())
+#: Longest axis whose indices are told apart: each takes a few numbers of eight bytes.
+LONGEST = 2**22
 _BATCH = ((5, 7), (1, 1))
 _OTHER = ((32, 96), (224, 256), (16, 24), (7, 11), (1, 2))
 #: Further sizes at which what agrees so far may turn out to be open: a pool rounds, a slice ends
@@ -54,9 +57,14 @@ class Sizes:
     loose: set[str] = field(default_factory=set)
 
     def shape(self, name: str) -> Shape | None:
-        """Shape in the first run; None where unknown or where the rank is not always the same."""
+        """Shape in the first run; None where unknown or where the rank is not always the same.
+
+        A shape that is too long to follow, or negative, counts as unknown.
+        """
         first, second = self.one.shapes.get(name), self.two.shapes.get(name)
         if first is None or second is None or len(first) != len(second):
+            return None
+        if not all(0 <= size <= LONGEST for size in first):
             return None
         return first
 

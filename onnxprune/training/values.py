@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from onnx import (
 )
 from onnx.reference import ReferenceEvaluator
 
+from ..model.inlining import inferred
 from .contrib import standard_twin
 
 __all__ = ["FLOATS", "Dim", "Shape", "Values"]
@@ -56,8 +58,8 @@ class Values:
         graph = proto.graph
         for tensor in graph.initializer:
             self.add_tensor(tensor)
-        inferred = shape_inference.infer_shapes(proto, data_prop=True).graph
-        for info in (*inferred.input, *inferred.value_info, *inferred.output):
+        known = inferred(proto).graph
+        for info in (*known.input, *known.value_info, *known.output):
             self._types.setdefault(info.name, info.type)
         self._name_dimensions(info.name for info in graph.input)
         for node in graph.node:
@@ -95,7 +97,7 @@ class Values:
             tensor.data_type, list(tensor.dims)
         )
         inline = tensor.data_location != TensorProto.EXTERNAL
-        if inline and np.prod(tensor.dims, dtype=np.int64) <= _FOLD_LIMIT:
+        if inline and math.prod(tensor.dims) <= _FOLD_LIMIT:
             self._constants[tensor.name] = numpy_helper.to_array(tensor)
 
     def add_node(self, node: NodeProto) -> None:

@@ -8,8 +8,9 @@ the standard dropped (ImageScaler, Crop, Affine).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import onnx.inliner
 from onnx import (
     FunctionProto,
     GraphProto,
@@ -23,6 +24,7 @@ from onnx import (
 )
 
 from ...errors import ModelError
+from ...model.inlining import inlined
 from ...model.tensors import node_label, subgraphs, walk_graphs, walk_tensors
 from ..builder import STANDARD, TRAINING_OPSET
 from .operators import CONVERSIONS
@@ -94,7 +96,7 @@ def _inlined(model: ModelProto) -> ModelProto:
             if entry.domain not in known:
                 known.add(entry.domain)
                 model.opset_import.append(entry)
-    return onnx.inliner.inline_local_functions(model)
+    return inlined(model)
 
 
 def _convert(model: ModelProto) -> None:
@@ -180,7 +182,7 @@ def _knowledge(model: ModelProto) -> Knowledge:
         taken.update(info.name for info in (*graph.input, *graph.output, *graph.value_info))
         taken.update(tensor.name for tensor in graph.initializer)
     for address, _, tensor in walk_tensors(model):
-        if np.prod(tensor.dims) <= CONSTANT_SIZE:
+        if math.prod(tensor.dims) <= CONSTANT_SIZE:
             constants[address.name] = numpy_helper.to_array(tensor)
     return Knowledge.of(_types(model), constants, read, taken)
 

@@ -1,0 +1,86 @@
+"""How much memory a model claims to need: the largest value in it, as far as shapes tell.
+
+A file of a few hundred bytes may fill an array of any size (ConstantOfShape, Expand, Tile, Range, a
+chain of Concat), and a runtime computes such constants as soon as it opens the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import GraphProto, ModelProto, TypeProto, ValueInfoProto
+
+from ..errors import ModelError
+from .dtypes import storage_bytes
+from .external_data import map_file
+from .inlining import inferred
+from .tensors import all_tensors, walk_graphs
+from .wire import split
+
+__all__ = ["Demand", "demand", "demand_of"]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The largest value that a model computes.
+
+    Attributes:
+        value: Its name; empty where nothing is known.
+        bytes: Its size, open axes counted as one.
+        stored: Bytes that the model itself takes.
+    """
+
+    value: str
+    bytes: int
+    stored: int
+
+
+def demand(model: Path | bytes) -> Demand:
+    """The largest value of a model file, or of the bytes of one."""
+    buffer = map_file(model) if isinstance(model, Path) else memoryview(model)
+    try:
+        proto = ModelProto.FromString(split(buffer)[0])
+    except Exception:  # no model: whoever opens it says so
+        return Demand("", 0, len(buffer))
+    return demand_of(proto, len(buffer))
+
+
+def demand_of(proto: ModelProto, stored: int = 0) -> Demand:
+    """The largest value of a model.
+
+    Args:
+        proto: The model, which may be without the bytes of its tensors.
+        stored: Bytes of its file.
+    """
+    tensors = sum(_bytes(t.data_type, t.dims) for t in all_tensors(proto))
+    try:
+        known = inferred(proto)
+    except ModelError:
+        known = proto  # what the file states is all there is
+    largest = max(_values(known), key=_size, default=None)
+    name, size = ("", 0) if largest is None else (largest.name, _size(largest))
+    return Demand(name, size, max(stored, tensors))
+
+
+def _values(proto: ModelProto) -> Iterator[ValueInfoProto]:
+    for _, graph in walk_graphs(proto):
+        if isinstance(graph, GraphProto):
+            yield from graph.value_info
+            yield from graph.input
+            yield from graph.output
+
+
+def _size(value: ValueInfoProto) -> int:
+    kind: TypeProto.Tensor = value.type.tensor_type
+    return _bytes(kind.elem_type, [dim.dim_value or 1 for dim in kind.shape.dim])
+
+
+def _bytes(data_type: int, dims: Iterable[int]) -> int:
+    count = math.prod(max(0, size) for size in dims)
+    try:
+        return storage_bytes(data_type, count)
+    except KeyError:
+        return count

@@ -1,0 +1,46 @@
+"""What the onnx package does to whole models, with its failures as errors that a user can read."""
+
+from __future__ import annotations
+
+from onnx import ModelProto, inliner, shape_inference
+
+from ..errors import ModelError
+
+__all__ = ["inferred", "inlined"]
+
+
+def inlined(proto: ModelProto) -> ModelProto:
+    """The model without model-local functions; itself where it has none.
+
+    Raises:
+        ModelError: A function cannot be put in the place of its calls.
+    """
+    if not proto.functions:
+        return proto
+    try:
+        return inliner.inline_local_functions(proto)
+    except Exception as error:  # the inliner is C++ and raises unrelated types
+        raise ModelError(
+            f"the model's functions do not fit their calls ({_line(error)}); export the model again"
+        ) from error
+
+
+def inferred(proto: ModelProto) -> ModelProto:
+    """The model with the types and shapes that follow from its operators.
+
+    Raises:
+        ModelError: An operator does not fit its operands.
+    """
+    try:
+        return shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception as error:  # shape inference is C++ and raises unrelated types
+        raise ModelError(
+            f"the types and shapes of the model contradict each other ({_line(error)}); export it"
+            " again"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """What went wrong, on one line and not endless."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
