@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-__all__ = ["logical_dtype", "storage_bytes", "storage_dtype", "type_name", "unpack"]
+__all__ = ["logical_dtype", "pack", "storage_bytes", "storage_dtype", "type_name", "unpack"]
 
 PACKED_BITS = {
     getattr(TensorProto, name): bits
@@ -69,3 +69,17 @@ def unpack(stored: np.ndarray, data_type: int, elements: int) -> np.ndarray:
     if logical.name.startswith("uint"):
         return codes.astype(logical)
     return codes.view(logical)
+
+
+def pack(values: np.ndarray, data_type: int) -> np.ndarray:
+    """Flat storage elements of flat logical values: the inverse of `unpack`."""
+    bits = PACKED_BITS.get(data_type)
+    if bits is None:
+        return values
+    count = 8 // bits
+    codes = np.zeros(-(-values.size // count) * count, np.uint8)
+    raw = values.view(np.uint8) if values.dtype.kind not in "iu" else values
+    codes[: values.size] = raw.astype(np.int8).view(np.uint8) & np.uint8(2**bits - 1)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    packed: np.ndarray = np.bitwise_or.reduce(codes.reshape(-1, count) << shifts, axis=1)
+    return packed.astype(np.uint8)

@@ -55,7 +55,7 @@ def _check_call(node: NodeProto, index: int, called: FunctionProto) -> None:
 
 
 def _check_recursion(functions: Mapping[Key, FunctionProto]) -> None:
-    """Take away functions that call none of the rest until none is left; who stays is in a cycle."""
+    """Take away functions that call none of the rest until none is left; cycles stay."""
     calls = {
         key: {
             _key(node)

@@ -131,9 +131,9 @@ def element_count(tensor: TensorProto) -> int:
         count *= size
         spanned *= max(size, 1)
     if len(tensor.dims) > MOST_DIMENSIONS or (count == 0 and spanned > LARGEST_SPAN):
-        shape = "x".join(map(str, tensor.dims[:8]))
+        shape = "x".join(map(str, tensor.dims[:8])) + "..." * (len(tensor.dims) > 8)
         raise ModelError(
-            f"tensor '{tensor.name}' has {len(tensor.dims)} dimensions ({shape}{'...' * (len(tensor.dims) > 8)})"
+            f"tensor '{tensor.name}' has {len(tensor.dims)} dimensions ({shape})"
             ", more than an array can have; export the model again"
         )
     return count

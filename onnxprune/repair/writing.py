@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
+from ..model.dtypes import pack
 from ..model.model import Model
 from ..model.payload import ArrayPayload, Payload
 from ..model.tensors import TensorAddress
@@ -109,9 +110,15 @@ def rounded(values: np.ndarray, dtype: np.dtype, alive: np.ndarray | None = None
 
 
 def rewritten(model: Model, changed: Mapping[TensorAddress, np.ndarray]) -> Model:
-    """The model with other numbers in some float tensors, given in their storage types."""
+    """The model with other numbers in some tensors.
+
+    Args:
+        model: The model; it stays as it is.
+        changed: All elements of a tensor, flat, in its own type; small codes one by one.
+    """
     payloads: dict[TensorAddress, Payload] = {
-        address: ArrayPayload.of(values) for address, values in changed.items()
+        address: ArrayPayload.of(pack(values, model.tensors[address].data_type))
+        for address, values in changed.items()
     }
     return model.with_payloads(payloads) if payloads else model
 

@@ -147,6 +147,8 @@ class _Pass:
         try:
             if function is None:
                 return "is an operator without a rule"
+            if any(self._ready.sizes.too_long(name) for name in site.node.output):
+                return "has a result with an axis too long to follow"
             function(site)
             if any(name not in site.results for name in self._read.intersection(site.node.output)):
                 return "has a result that is not followed"

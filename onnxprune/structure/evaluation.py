@@ -157,7 +157,7 @@ class _Evaluation:
         try:
             schema = onnx.defs.get_schema(node.op_type, self._versions[domain], domain)
             return infer_node_outputs(schema, node, types, data, None, self._opsets)
-        except (KeyError, onnx.defs.SchemaError):
+        except (KeyError, TypeError, onnx.defs.SchemaError):  # a version may be any number
             return {}
         except (InferenceError, onnx.checker.ValidationError, RuntimeError):
             self.run.failures += 1

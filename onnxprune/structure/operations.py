@@ -40,7 +40,7 @@ def multiplications(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
 
     Returns:
         Their number; 0 for operators that work on each element by itself, None where shapes are
-        not known or the node holds a graph.
+        not known or do not fit the operator, or the node holds a graph.
     """
     if any(True for _ in subgraphs(node, 0)):
         return None
@@ -50,7 +50,7 @@ def multiplications(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
         return 0
     try:
         return formula(_Operands(node, shapes))
-    except KeyError:
+    except (LookupError, ValueError, ZeroDivisionError):
         return None
 
 

@@ -32,7 +32,7 @@ __all__ = [
 _PICKS = "Cast Concat Gather Identity Reshape Shape Slice Split Squeeze Transpose Unsqueeze"
 _PICKING = frozenset(_PICKS.split())
 #: Longest axis whose indices are told apart: each takes a few numbers of eight bytes.
-LONGEST = 2**22
+LONGEST = 2**20
 _BATCH = ((5, 7), (1, 1))
 _OTHER = ((32, 96), (224, 256), (16, 24), (7, 11), (1, 2))
 #: Further sizes at which what agrees so far may turn out to be open: a pool rounds, a slice ends
@@ -67,6 +67,11 @@ class Sizes:
         if not all(0 <= size <= LONGEST for size in first):
             return None
         return first
+
+    def too_long(self, name: str) -> bool:
+        """Whether a value has an axis whose indices are too many to tell apart."""
+        shapes = (run.shapes.get(name, ()) for run in (self.one, self.two))
+        return any(size > LONGEST for shape in shapes for size in shape)
 
     def dynamic(self, name: str) -> tuple[bool, ...]:
         """For each axis, whether its size differs from run to run."""

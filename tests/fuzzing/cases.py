@@ -70,7 +70,7 @@ def _groups(corpus: bool) -> tuple[tuple[Seed, ...], tuple[Seed, ...], tuple[See
 def case(number: int, corpus: bool = True) -> Case:
     """The case of a number; the same in every process."""
     random = Random(f"case {number}")
-    group = random.choices(_groups(corpus), (60, 32, 8))[0]
+    group = random.choices(_groups(corpus), (62, 34, 4))[0]
     seed = random.choice(group)
     command = random.choices(COMMANDS, [command.weight for command in COMMANDS])[0]
     if command.samples and not seed.arrays:
@@ -80,7 +80,8 @@ def case(number: int, corpus: bool = True) -> Case:
     if kind < 0.12:
         names = random.choices(list(BYTES), k=random.choice((1, 1, 2)))
     else:
-        names = random.choices(list(MUTATORS), k=random.choice((1, 1, 1, 2, 2, 3)))
+        frequency = [0.4 if name.startswith("structure") else 1.0 for name in MUTATORS]
+        names = random.choices(list(MUTATORS), frequency, k=random.choice((1, 1, 1, 2, 2, 3)))
         if random.random() < 0.12:
             names.append(EXTERNAL)
         if random.random() < 0.03:

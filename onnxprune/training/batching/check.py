@@ -48,6 +48,8 @@ def disagreement(
         found = run(_session(freed), _stacked(feeds))
     except CannotRun as error:
         return f"the model does not run with a free batch axis: {error}"
+    if len(axes) != len(found):
+        return "several outputs have one name"
     for (name, axis), value, parts in zip(
         axes.items(), found, zip(*results, strict=True), strict=True
     ):

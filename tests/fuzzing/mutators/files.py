@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,9 +22,10 @@ __all__ = ["LOCATIONS", "externalise", "write_samples"]
 LOCATIONS = ("m.bin", "m.bin", "m.bin", "../secret.bin", "/etc/passwd", "sub/m.bin", "./m.bin",
              "m.onnx", "absent.bin", "", ".", "..", "a\0b", "/dev/zero", "link.bin", "loop.bin",
              "fifo", "folder", "sub/../m.bin", "C:\\x", "x\ny", "\x1b[31m", "onnxprune-payload:0",
-             "onnxprune-payload:x.0", "m.bin/", "link/secret.bin", "file:///etc/passwd")  # fmt: skip
-OFFSETS = ("0", "0", "1", "3", "64", "4096", "-1", "1e3", "99999999999999999999", str(2**63), "", "0x10",
-           " 4", "٣", str(2**62))  # fmt: skip
+             "onnxprune-payload:x.0", "m.bin/", "link/secret.bin",
+             "file:///etc/passwd")  # fmt: skip
+OFFSETS = ("0", "0", "1", "3", "64", "4096", "-1", "1e3", "99999999999999999999", str(2**63), "",
+           "0x10", " 4", "٣", str(2**62))  # fmt: skip
 
 
 def externalise(random: Random, model: ModelProto, folder: Path) -> None:
@@ -76,9 +78,9 @@ def write_samples(
     if hostile and kept and random.random() < 0.7:
         _change_array(random, kept)
     buffer = io.BytesIO()
-    with zipfile.ZipFile(
-        buffer, "w", random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
-    ) as z:
+    packing = random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", packing) as z:
+        warnings.simplefilter("ignore")  # a name may be there twice
         for name, array in kept.items():
             z.writestr(_file_name(name), _npy(array))
         if hostile and random.random() < 0.3:

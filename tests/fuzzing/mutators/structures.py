@@ -115,10 +115,10 @@ def function(random: Random, model: ModelProto) -> None:
         )
         made.node.append(again)
     if way == "each other":
+        there = helper.make_node("moved", inputs, ["o"], domain="fuzz")
         other = helper.make_function(
-            "fuzz", "back", inputs, ["o"], [helper.make_node("moved", inputs, ["o"], domain="fuzz")],
-            list(made.opset_import),
-        )  # fmt: skip
+            "fuzz", "back", inputs, ["o"], [there], list(made.opset_import)
+        )
         model.functions.append(other)
     if way == "arity":
         made.input.append("more")
@@ -134,7 +134,7 @@ def many(random: Random, model: ModelProto) -> None:
     graph = model.graph
     if not graph.output:
         return
-    count, before = random.choice((50, 300)), graph.output[0].name
+    count, before = random.choice((20, 20, 200)), graph.output[0].name
     for number in range(count):
         graph.node.append(helper.make_node("Neg", [before], [f"many{number}"]))
         before = f"many{number}"

@@ -138,7 +138,7 @@ def _replace(tensor: TensorProto, array: np.ndarray) -> None:
 
 
 def sparse(random: Random, model: ModelProto) -> None:
-    """An initializer becomes sparse, its indices out of range, unsorted, doubled or of odd shape."""
+    """An initializer becomes sparse; indices are out of range, unsorted, doubled, misshapen."""
     graph = model.graph
     candidates = [i for i, t in enumerate(graph.initializer) if len(t.dims) > 0 and t.raw_data]
     if not candidates:
