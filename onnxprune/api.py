@@ -31,6 +31,7 @@ from .pipeline import (
 from .report.progress import TrainingProgress
 from .report.report import InspectReport, Report
 from .search.goal import DropGoal, drop_goal
+from .soundness import blaming
 from .structure.config import Importance, StructureConfig
 from .writing import report_unwritten, write_pruned
 
@@ -224,20 +225,22 @@ def prune(
     _check_finetune(finetune, train)
     request = MetricRequest(metric, metric_better)
     check_use(request, val)
-    pruned = prune_model(
-        read(model),
-        config,
-        structure=structure,
-        val=val,
-        metric=request,
-        calibrate=calibrate,
-        calibration=calibration,
-        train=train,
-        finetune=finetune,
-        goal=goal,
-        progress=progress,
-        training_progress=training_progress,
-    )
+    source = read(model)
+    with blaming(source):
+        pruned = prune_model(
+            source,
+            config,
+            structure=structure,
+            val=val,
+            metric=request,
+            calibrate=calibrate,
+            calibration=calibration,
+            train=train,
+            finetune=finetune,
+            goal=goal,
+            progress=progress,
+            training_progress=training_progress,
+        )
     return Result(pruned, model)
 
 
@@ -256,7 +259,9 @@ def inspect(
         groups: Tell which channels go together, and what keeps the others (`report.coupled`).
         progress: Called with what is being done, steps done and steps in all.
     """
-    return inspect_model(read(model), embeddings=embeddings, groups=groups, progress=progress)
+    source = read(model)
+    with blaming(source):
+        return inspect_model(source, embeddings=embeddings, groups=groups, progress=progress)
 
 
 def _calibration(calibrate: object, **settings: Any) -> Calibration | None:
@@ -324,23 +329,24 @@ def prune_file(
         check_report(report, model.origin.files, target)
     if not dry_run:
         check_target(target, overwrite=overwrite, inputs=model.origin.files)
-    pruned = prune_model(
-        model,
-        config,
-        structure=structure,
-        val=val,
-        metric=metric,
-        calibrate=calibrate,
-        calibration=calibration,
-        train=train,
-        finetune=finetune,
-        goal=goal,
-        progress=progress,
-        training_progress=training_progress,
-    )
-    if dry_run:
-        return report_unwritten(pruned, target.name)
-    return write_pruned(pruned, target, overwrite=overwrite, progress=progress)
+    with blaming(model):
+        pruned = prune_model(
+            model,
+            config,
+            structure=structure,
+            val=val,
+            metric=metric,
+            calibrate=calibrate,
+            calibration=calibration,
+            train=train,
+            finetune=finetune,
+            goal=goal,
+            progress=progress,
+            training_progress=training_progress,
+        )
+        if dry_run:
+            return report_unwritten(pruned, target.name)
+        return write_pruned(pruned, target, overwrite=overwrite, progress=progress)
 
 
 def inspect_file(
@@ -355,7 +361,8 @@ def inspect_file(
     model = read(source)
     if report is not None:
         check_report(report, model.origin.files, None)
-    return inspect_model(model, embeddings=embeddings, groups=groups, progress=progress)
+    with blaming(model):
+        return inspect_model(model, embeddings=embeddings, groups=groups, progress=progress)
 
 
 def check_report(report: Path, inputs: Sequence[Path], target: Path | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -284,7 +285,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(tokens: Sequence[str]) -> int:
     app = build_app()
-    result = app(_joined(tokens), exit_on_error=False, print_error=False, verbose=False)
+    with warnings.catch_warnings():
+        # Numbers that overflow or are none are looked for, not warned of.
+        for module in ("onnxprune", "numpy", r"onnx\."):
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module=module)
+        result = app(_joined(tokens), exit_on_error=False, print_error=False, verbose=False)
     return result if isinstance(result, int) else 0
 
 

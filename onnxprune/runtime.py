@@ -23,6 +23,7 @@ __all__ = [
     "Feeds",
     "TooSlow",
     "cause",
+    "check_demand",
     "first_run",
     "open_session",
     "open_size",
@@ -55,7 +56,7 @@ OPEN_SIZES = (1, 4, 16, 64, 224, 512, 4096)
 
 
 #: Bytes of one value that a small model may fill, and how many times its own size a large one may.
-MOST_BYTES, MOST_TIMES = 2**29, 8
+MOST_BYTES, MOST_TIMES = 2**28, 8
 #: Seconds that a run on random inputs may take.
 RUN_SECONDS = 5.0
 
@@ -85,7 +86,7 @@ def open_session(
         import onnxruntime
     except ImportError as error:
         raise CannotRun(f"onnxruntime is not installed ({error})") from error
-    _check_demand(model)
+    check_demand(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -126,7 +127,7 @@ def training_session(model: bytes, *, threads: int = 0) -> onnxruntime.Inference
         raise CannotRun(f"onnxruntime does not load a training graph: {cause(error)}") from error
 
 
-def _check_demand(model: Path | bytes) -> None:
+def check_demand(model: Path | bytes) -> None:
     """Refuse a model that fills far more memory than it takes on disk; raises CannotRun."""
     found = demand(model)
     if found.bytes > max(MOST_BYTES, MOST_TIMES * found.stored):

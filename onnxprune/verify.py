@@ -25,7 +25,7 @@ from .runtime import RUN_SECONDS, CannotRun, Feeds, TooSlow, first_run, open_ses
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["check_format", "check_runtime", "check_weights"]
+__all__ = ["check_format", "check_runtime", "check_weights", "structure_failure", "without_bytes"]
 
 #: Above this size sessions are opened without optimization, and the checker reads the structure.
 LARGE = 64 * 2**20
@@ -97,7 +97,7 @@ def check_format(path: Path, size: int, original: Model) -> CheckResult:
         return CheckResult("onnx checker", "passed", detail)
     path_before = original.origin.path
     before = (
-        _structure_failure(original) if path_before is None else _checker_failure(path_before, size)
+        structure_failure(original) if path_before is None else _checker_failure(path_before, size)
     )
     if before is not None:
         return CheckResult("onnx checker", "skipped", f"the input itself fails it: {before}")
@@ -109,14 +109,13 @@ def check_format(path: Path, size: int, original: Model) -> CheckResult:
 
 def _checker_failure(path: Path, size: int) -> str | None:
     if size > LARGE:
-        return _structure_failure(load(path))
+        return structure_failure(load(path))
     return _failure(os.fspath(path))
 
 
-def _structure_failure(model: Model) -> str | None:
+def structure_failure(model: Model) -> str | None:
     """What the checker says of the graph; big tensors stand in as empty ones."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = without_bytes(model)
     for tensor in all_tensors(proto):
         if payload_key(tensor) is not None:
             tensor.ClearField("external_data")
@@ -124,6 +123,13 @@ def _structure_failure(model: Model) -> str | None:
             tensor.dims[:] = [0] * len(tensor.dims)
             tensor.raw_data = b""
     return _failure(proto)
+
+
+def without_bytes(model: Model) -> ModelProto:
+    """A copy of the message alone: big tensors refer to bytes that are elsewhere."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    return proto
 
 
 def _failure(model: ModelProto | str) -> str | None:

@@ -17,6 +17,7 @@ from ..metrics.resolve import check_request
 from ..model.sources import read
 from ..report.evaluation import EvaluationReport
 from ..report.report import tool_version
+from ..soundness import blaming
 from ..timing import TimingConfig
 from .metrics import Compare, metrics_of
 from .models import Compared, compared, described, opened
@@ -98,7 +99,8 @@ def evaluate_files(
     if report is not None:
         for model in models:
             check_report(report, model.origin.files, None)
-    return _evaluated(compared(models), val, metric, timing, progress)
+    with blaming(*models):
+        return _evaluated(compared(models), val, metric, timing, progress)
 
 
 def _evaluated(

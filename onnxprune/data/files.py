@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -14,6 +15,8 @@ __all__ = ["read_arrays"]
 
 #: Characters of input names that file names cannot have everywhere; "_" stands for each.
 FORBIDDEN = str.maketrans(dict.fromkeys('/\\:*?"<>|', "_"))
+#: Bytes that any .npz may unpack to, and how many times its own size a larger one may.
+LARGEST_UNPACKED, MOST_TIMES = 2**28, 100
 
 
 def read_arrays(path: Path, inputs: Sequence[InputSpec]) -> dict[str, np.ndarray]:
@@ -43,6 +46,7 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
         if isinstance(archive, np.ndarray):
             raise DataError(f"'{path}' is a single array; save inputs and labels as .npz")
         with archive:
+            _check_size(path, archive.zip)
             arrays = {name: archive[name] for name in archive.files}
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -61,6 +65,17 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
     if strange:
         raise DataError(f"'{strange[0]}' in '{path}' is no array; save the file again")
     return arrays
+
+
+def _check_size(path: Path, archive: ZipFile) -> None:
+    """Refuse a small file that says it unpacks to far more than it holds."""
+    packed = path.stat().st_size
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > max(LARGEST_UNPACKED, MOST_TIMES * packed):
+        raise DataError(
+            f"'{path}' has {packed:,} bytes and unpacks to {unpacked:,}; save its arrays as .npy "
+            "files in a folder and give the folder"
+        )
 
 
 def _folder(folder: Path, inputs: Sequence[InputSpec]) -> dict[str, np.ndarray]:

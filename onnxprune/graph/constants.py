@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ __all__ = ["Constants", "Stored"]
 
 # Operators behind which a list of whole numbers stays the same list.
 _FLAT = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
+
+#: Elements of the largest constant whose values are looked at.
+LARGEST = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +71,7 @@ class Constants:
         return self._decoded(self.plain_constant(value))
 
     def _decoded(self, stored: Stored | None) -> np.ndarray | None:
-        if stored is None:
+        if stored is None or math.prod(stored.tensor.dims) > LARGEST:
             return None
         if stored.value not in self._arrays:
             try:

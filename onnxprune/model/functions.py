@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from onnx import FunctionProto, ModelProto, NodeProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from ..errors import ModelError
 from .tensors import function_label, nested, node_label
@@ -36,7 +36,8 @@ def check_functions(proto: ModelProto) -> None:
 
 def _nodes(root: ModelProto) -> Iterator[tuple[NodeProto, int]]:
     """Every node of a model, with its position in its graph."""
-    for start in (root.graph, *root.functions):
+    starts: tuple[GraphProto | FunctionProto, ...] = (root.graph, *root.functions)
+    for start in starts:
         for _, graph in nested((), start):
             for index, node in enumerate(graph.node):
                 yield node, index

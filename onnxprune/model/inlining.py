@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto, inliner, shape_inference
+from onnx import ModelProto, OperatorSetIdProto, inliner, shape_inference
 
 from ..errors import ModelError
 
@@ -10,19 +10,36 @@ __all__ = ["inferred", "inlined"]
 
 
 def inlined(proto: ModelProto) -> ModelProto:
-    """The model without model-local functions; itself where it has none.
+    """The model without model-local functions, with the opsets that these used; itself without any.
 
     Raises:
         ModelError: A function cannot be put in the place of its calls.
     """
     if not proto.functions:
         return proto
+    proto = _with_opsets(proto)
     try:
         return inliner.inline_local_functions(proto)
     except Exception as error:  # the inliner is C++ and raises unrelated types
         raise ModelError(
             f"the model's functions do not fit their calls ({_line(error)}); export the model again"
         ) from error
+
+
+def _with_opsets(proto: ModelProto) -> ModelProto:
+    """The model with the opsets that only its functions name; itself where there are none."""
+    missing: dict[str, OperatorSetIdProto] = {}
+    for function in proto.functions:
+        for entry in function.opset_import:
+            missing.setdefault(entry.domain, entry)
+    for entry in proto.opset_import:
+        missing.pop(entry.domain, None)
+    if not missing:
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    copy.opset_import.extend(missing.values())
+    return copy
 
 
 def inferred(proto: ModelProto) -> ModelProto:

@@ -170,7 +170,7 @@ def set_payload_key(tensor: TensorProto, key: str) -> None:
 def _inline_payload(tensor: TensorProto) -> Payload:
     """Decode a tensor that holds its own bytes."""
     expected = checked_storage(tensor)
-    if tensor.HasField("raw_data"):
+    if tensor.HasField("raw_data") and tensor.data_type != TensorProto.STRING:
         raw = tensor.raw_data
         if len(raw) != expected:
             raise size_error(tensor, len(raw), expected)

@@ -23,6 +23,7 @@ from ..report.report import tool_version
 from ..report.sensitivity import SensitivityPoint, SensitivityReport, SensitivityRow
 from ..reporting import layer_operators, model_name
 from ..runtime import CannotRun
+from ..soundness import blaming
 from ..stages import nothing_prunable
 from .config import ScanConfig
 from .dense import Dense, measured_dense
@@ -116,7 +117,8 @@ def scan_file(
     model = read(source)
     for path in outputs:
         check_report(path, model.origin.files, None)
-    return _scanned(model, config, val, metric, calibrate, progress)
+    with blaming(model):
+        return _scanned(model, config, val, metric, calibrate, progress)
 
 
 def _scanned(

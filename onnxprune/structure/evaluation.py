@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.shape_inference import InferenceError, infer_node_outputs
+from onnx.shape_inference import infer_node_outputs
 
 from ..graph.attributes import integers
 from .fused_shapes import SHAPES, TYPED_BY, Shape
@@ -159,7 +159,7 @@ class _Evaluation:
             return infer_node_outputs(schema, node, types, data, None, self._opsets)
         except (KeyError, TypeError, onnx.defs.SchemaError):  # a version may be any number
             return {}
-        except (InferenceError, onnx.checker.ValidationError, RuntimeError):
+        except Exception:  # shape inference is C++ and raises unrelated types
             self.run.failures += 1
             return {}
 

@@ -13,6 +13,7 @@ from ..errors import ModelError
 from ..model.model import Model
 from ..model.save import INLINE_LIMIT, serialised, to_proto
 from ..model.tensors import TensorAddress, node_label, walk_graphs
+from ..runtime import CannotRun, check_demand
 from .batching.axis import free_batch
 from .dropout import with_live_dropout
 from .hoist import hoisted
@@ -78,7 +79,12 @@ def prepare(model: Model, *, bn: BatchNormalizationMode = "frozen") -> Forward:
             "the model is larger than 2 GB, which training graphs in memory cannot be; prune it "
             "without --train, or split it"
         )
-    lifted = hoisted(to_proto(model))
+    proto = to_proto(model)
+    try:
+        check_demand(proto.SerializeToString())
+    except CannotRun as error:
+        raise ModelError(f"training runs the model, and {error}") from error
+    lifted = hoisted(proto)
     copy = float32_copy(upgraded(lifted.proto))
     notes = []
     if copy.replaced:

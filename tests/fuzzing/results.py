@@ -65,10 +65,10 @@ class Results:
         beside.write_text(json.dumps(self.__dict__, indent=1, ensure_ascii=True))
         os.replace(beside, path)
 
-    def add(self, outcome: Mapping[str, Any]) -> list[str]:
+    def add(self, outcome: Mapping[str, Any], *, corpus: bool = True) -> list[str]:
         """Count one outcome; returns the kinds of problems that are new."""
         number, problems = outcome["number"], outcome["problems"]
-        given = case(number)
+        given = case(number, corpus)
         self.cases += 1
         self.outcomes["success" if outcome["code"] == 0 else f"exit {outcome['code']}"] += 1
         if outcome["code"]:

@@ -34,8 +34,8 @@ def find_constants(coupling: Coupling) -> dict[str, Known]:
         operands: list[Fact] = [found.get(name) if name else None for name in node.input]
         try:
             results = rule(site, operands)
-        except Barrier:
-            continue  # a shape that is not known
+        except (Barrier, ArithmeticError, LookupError, ValueError):
+            continue  # a shape that is not known, or operands that do not fit
         for name, fact in zip(node.output, results, strict=False):
             if name and fact is not None:
                 found[name] = _of_rank(fact, len(coupling.axes[name]))
