@@ -220,7 +220,7 @@ def field(number: int, body: bytes) -> bytes:
     return bytes(out) + body
 
 
-@pytest.mark.parametrize("depth", [5, 25, 33, 60, 1000, 20_000])
+@pytest.mark.parametrize("depth", [5, 25, 33, 60, 1000])
 def test_bodies_in_bodies(depth: int, tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(nested(depth))

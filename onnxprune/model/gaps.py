@@ -157,7 +157,9 @@ def refusal(data_type: int, opset: int) -> str | None:
     """Why a type can't be gap-coded at an opset, or None where it can."""
     if opset < FIRST_OPSET:
         return f"the gap code needs opset {FIRST_OPSET}, here it is {opset}"
-    opset = min(opset, defs.onnx_opset_version())
+    newest = defs.onnx_opset_version()
+    if opset > newest:
+        return f"opset {opset} is newer than the installed onnx package knows ({newest})"
     wanted = f"tensor({TensorProto.DataType.Name(data_type).lower()})"
     for operator, parameter in CARRYING.items():
         schema = defs.get_schema(operator, opset, "")

@@ -196,6 +196,10 @@ def check_tensor(tensor: TensorProto) -> None:
     Raises:
         ModelError: What is wrong with it.
     """
+    if tensor.HasField("segment"):
+        raise ModelError(
+            f"tensor '{tensor.name}' is a segment of one, which nothing reads; export the model again"
+        )
     if payload_key(tensor) is not None:
         checked_storage(tensor)
     elif tensor.HasField("raw_data") and tensor.data_type != TensorProto.STRING:
