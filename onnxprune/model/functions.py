@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
@@ -11,6 +11,8 @@ from .tensors import function_label, nested, node_label
 
 __all__ = ["check_functions"]
 
+#: Nodes that a model with functions may stand for.
+MOST_NODES = 2**20
 #: Domain, name and overload.
 Key = tuple[str, str, str]
 
@@ -31,7 +33,7 @@ def check_functions(proto: ModelProto) -> None:
         called = functions.get(_key(node))
         if called is not None:
             _check_call(node, index, called)
-    _check_recursion(functions)
+    _check_size(proto, functions, _in_order(functions))
 
 
 def _nodes(root: ModelProto) -> Iterator[tuple[NodeProto, int]]:
@@ -55,25 +57,19 @@ def _check_call(node: NodeProto, index: int, called: FunctionProto) -> None:
             )
 
 
-def _check_recursion(functions: Mapping[Key, FunctionProto]) -> None:
-    """Take away functions that call none of the rest until none is left; cycles stay."""
-    calls = {
-        key: {
-            _key(node)
-            for _, graph in nested((), function)
-            for node in graph.node
-            if _key(node) in functions
-        }
-        for key, function in functions.items()
-    }
+def _in_order(functions: Mapping[Key, FunctionProto]) -> list[Key]:
+    """Functions before those that call them; raises ModelError where there is a cycle."""
+    calls = {key: set(_calls(function, functions)) for key, function in functions.items()}
     callers: dict[Key, list[Key]] = {key: [] for key in functions}
     for key, called in calls.items():
         for other in called:
             callers[other].append(key)
     waiting = {key: len(called) for key, called in calls.items()}
     ready = [key for key, count in waiting.items() if count == 0]
+    order = []
     while ready:
-        for caller in callers[ready.pop()]:
+        order.append(ready.pop())
+        for caller in callers[order[-1]]:
             waiting[caller] -= 1
             if waiting[caller] == 0:
                 ready.append(caller)
@@ -83,6 +79,42 @@ def _check_recursion(functions: Mapping[Key, FunctionProto]) -> None:
             f"{function_label(functions[stuck])} calls itself, at once or by way of other "
             "functions; export the model again"
         )
+    return order
+
+
+def _check_size(
+    proto: ModelProto, functions: Mapping[Key, FunctionProto], order: Sequence[Key]
+) -> None:
+    """Refuse functions that stand for more nodes than anybody could run: each calls the next twice.
+
+    Args:
+        proto: The model.
+        functions: Its functions.
+        order: Their keys, callers last.
+    """
+    sizes: dict[Key, int] = {}
+    for key in order:
+        sizes[key] = _size(functions[key], sizes)
+    total = _size(proto.graph, sizes)
+    if total > MOST_NODES:
+        raise ModelError(
+            f"the model's functions stand for {total:,} nodes, more than can be worked on; export "
+            "the model without functions, or smaller"
+        )
+
+
+def _size(root: GraphProto | FunctionProto, sizes: Mapping[Key, int]) -> int:
+    """Nodes of a graph and of all that it calls."""
+    graphs = [graph for _, graph in nested((), root)]
+    return sum(1 + sizes.get(_key(node), 0) for graph in graphs for node in graph.node)
+
+
+def _calls(root: FunctionProto, functions: Mapping[Key, FunctionProto]) -> Iterator[Key]:
+    """Functions that a function calls."""
+    for _, graph in nested((), root):
+        for node in graph.node:
+            if _key(node) in functions:
+                yield _key(node)
 
 
 def _key(node: NodeProto) -> Key:

@@ -198,7 +198,8 @@ def check_tensor(tensor: TensorProto) -> None:
     """
     if tensor.HasField("segment"):
         raise ModelError(
-            f"tensor '{tensor.name}' is a segment of one, which nothing reads; export the model again"
+            f"tensor '{tensor.name}' is stored in segments, which nothing reads; export the model "
+            "again"
         )
     if payload_key(tensor) is not None:
         checked_storage(tensor)

@@ -1,0 +1,293 @@
+"""What the fuzzer found, each fault as the smallest file and command that had it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
+
+import onnxprune
+from onnxprune.cli import main
+from onnxprune.model.dtypes import PACKED_BITS, pack, unpack
+from onnxprune.model.staging import staging
+from onnxprune.structure.operations import multiplications
+from tests.builders import mlp, saved
+from tests.refusal import refused, state
+
+Capture = pytest.CaptureFixture[str]
+
+
+def parsed(text: str, **weights: np.ndarray) -> ModelProto:
+    """A model from text, with initializers added."""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(numpy_helper.from_array(w, name) for name, w in weights.items())
+    return model
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def short_constant() -> ModelProto:
+    """A constant that is no weight and holds too few bytes."""
+    model = mlp((24, 40, 10))
+    model.graph.initializer[1].raw_data = b"1234"
+    return model
+
+
+def in_segments() -> ModelProto:
+    model = mlp((24, 40, 10))
+    model.graph.initializer[1].segment.begin = 0
+    return model
+
+
+def many_dimensions() -> ModelProto:
+    model = mlp((24, 40, 10))
+    model.graph.initializer[1].dims[:] = [40, *[1] * 70]
+    return model
+
+
+def empty_and_endless() -> ModelProto:
+    model = mlp((24, 40, 10))
+    model.graph.initializer[1].dims[:] = [2**62, 2**62, 0]
+    model.graph.initializer[1].raw_data = b""
+    return model
+
+
+REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
+    "a constant with too few bytes": (short_constant, "holds 4 bytes where its shape needs 160"),
+    "a tensor in segments": (in_segments, "stored in segments"),
+    "71 dimensions": (many_dimensions, "has 71 dimensions"),
+    "an empty tensor of endless sides": (empty_and_endless, "more than an array can have"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("options", [[], ["--channels", "0.5"], ["--format", "gaps"]])
+def test_refused(case: str, options: list[str], tmp_path: Path, capsys: Capture) -> None:
+    make, words = REFUSED[case]
+    path = saved(make(), tmp_path / "m.onnx")
+    assert words in refused([str(path), *options], tmp_path, capsys)
+
+
+def quantized(scale: np.ndarray, zero: np.ndarray, **attributes: int) -> ModelProto:
+    """x @ dequantised codes of 8x4."""
+    text = """
+        <ir_version: 10, opset_import: ["" : 21]>
+        q (float[N,8] x) => (float[N,4] y) { w = DequantizeLinear(c, s, z) y = MatMul(x, w) }"""
+    codes = np.arange(32, dtype=np.int8).reshape(8, 4)
+    model = parsed(text, c=codes, s=scale, z=zero)
+    for name, value in attributes.items():
+        model.graph.node[0].attribute.append(helper.make_attribute(name, value))
+    return model
+
+
+def ones(*shape: int) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
+def future_opset() -> ModelProto:
+    model = mlp((24, 40, 10))
+    model.opset_import[0].version = 2**40
+    return model
+
+
+def gap_coded_future() -> ModelProto:
+    model = parsed(
+        """
+        <ir_version: 8, opset_import: ["com.microsoft" : 1, "" : 999]>
+        f (float[N,40] x) => (float[N,60] y) { y = com.microsoft.FusedMatMul(x, w) }""",
+        w=normal(40, 60),
+    )
+    return model
+
+
+def out_of_order() -> ModelProto:
+    model = mlp((24, 40, 10))
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    return model
+
+
+def without_outputs() -> ModelProto:
+    model = mlp((24, 40, 40, 10))
+    model.graph.node.add(op_type="MatMul", input=["a0", "fc1.weight"])
+    return model
+
+
+def two_of_one_name() -> ModelProto:
+    model = mlp((24, 40, 10))
+    model.graph.output.append(model.graph.output[0])
+    return model
+
+
+def opset_of_a_function() -> ModelProto:
+    """The graph calls functions alone, and names no opset of its own."""
+    model = parsed(
+        """
+        <ir_version: 10, opset_import: ["local" : 1]>
+        f (float[N,24] x) => (float[N,10] y) { h = local.dense(x, w) y = local.dense(h, v) }
+        <domain: "local", opset_import: ["" : 18]>
+        dense (a, b) => (c) { m = MatMul(a, b) c = Relu(m) }""",
+        w=normal(24, 40),
+        v=normal(40, 10),
+    )
+    return model
+
+
+def misfit() -> ModelProto:
+    """A second layer for other inputs than the first gives."""
+    model = mlp((24, 40, 10))
+    model.graph.node[0].attribute[0].i = 0
+    return model
+
+
+def sparse_scale() -> ModelProto:
+    """A scale that claims to have thousands of millions of elements."""
+    model = quantized(np.float32(1), np.int8(0))
+    scale = model.graph.initializer[1]
+    values = numpy_helper.from_array(ones(1), "s")
+    indices = numpy_helper.from_array(np.array([0]))
+    model.graph.sparse_initializer.append(
+        SparseTensorProto(values=values, indices=indices, dims=[4 * 10**9])
+    )
+    model.graph.initializer.remove(scale)
+    return model
+
+
+TOLERATED: dict[str, Callable[[], ModelProto]] = {
+    "an empty scale": lambda: quantized(ones(0), np.zeros(0, np.int8), axis=0),
+    "a zero point of another rank": lambda: quantized(
+        ones(4, 4), np.zeros(4, np.int8), axis=0, block_size=2
+    ),
+    "a sparse scale": sparse_scale,
+    "an opset of the future": future_opset,
+    "gap codes in the future": gap_coded_future,
+    "nodes out of order": out_of_order,
+    "a node without outputs": without_outputs,
+    "two outputs of one name": two_of_one_name,
+    "a function's own opset": opset_of_a_function,
+    "layers that do not fit": misfit,
+}
+OPTIONS = {
+    "shrink": ["--shrink", "-q", "2"],
+    "channels": ["--channels", "0.5", "--align", "1"],
+    "gaps": ["--sparsity", "0.95", "--format", "gaps"],
+    "pattern": ["--pattern", "4x1", "--sparsity", "0.5"],
+    "calibrated": ["--sparsity", "0.5", "--calibrate", "data.npz"],
+    "distilled": ["--train", "data.npz", "--distill", "--epochs", "1"],
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("case", TOLERATED)
+def test_pruned_or_refused(
+    case: str, option: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = TOLERATED[case]()
+    width = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    np.savez("data.npz", x=normal(64, width), labels=np.zeros(64, np.int64))
+    saved(model, tmp_path / "m.onnx")
+    before = state(tmp_path)
+    code = main(["m.onnx", *OPTIONS[option], "--no-latency"])
+    captured = capsys.readouterr()
+    said = "".join(line for line in captured.err.splitlines(True) if not line.startswith("epoch"))
+    assert code in (0, 1, 2), said
+    assert said.count("\n") == (code > 0), said
+    assert "report this" not in said
+    assert state(tmp_path).keys() == before.keys() | ({"m.pruned.onnx"} if code == 0 else set())
+
+
+def test_a_model_that_contradicts_itself_is_blamed(tmp_path: Path, capsys: Capture) -> None:
+    path = saved(out_of_order(), tmp_path / "m.onnx")
+    sentence = refused([str(path), "--shrink", "-q", "2"], tmp_path, capsys)
+    assert "the model contradicts itself (Nodes in a graph must be" in sentence
+
+
+def test_a_sound_model_is_not_blamed(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise LookupError("a fault of our own")
+
+    monkeypatch.setattr("onnxprune.api.prune_model", broken)
+    path = saved(mlp((24, 40, 10)), tmp_path / "m.onnx")
+    assert main([str(path)]) == 70
+    assert "internal error: LookupError" in capsys.readouterr().err
+
+
+def test_numbers_that_overflow_are_not_warned_of(tmp_path: Path) -> None:
+    model = mlp((24, 40, 10))
+    model.graph.initializer[0].raw_data = np.full(960, 3e38, np.float32).tobytes()
+    path = saved(model, tmp_path / "m.onnx")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for options in (["--pattern", "4x1", "--sparsity", "0.5"], ["--channels", "0.5"]):
+            main([str(path), *options, "--overwrite", "--no-latency"])
+    assert not [w for w in warned if issubclass(w.category, RuntimeWarning)]
+
+
+@given(st.sampled_from(sorted(PACKED_BITS)), st.binary(max_size=9), st.integers(0, 40))
+def test_packed_codes_pack_again(kind: int, data: bytes, count: int) -> None:
+    bits = PACKED_BITS[kind]
+    count = min(count, len(data) * 8 // bits)
+    stored = np.frombuffer(data, np.uint8)[: (count * bits + 7) // 8].copy()
+    if count * bits % 8:
+        stored[-1] &= (1 << count * bits % 8) - 1
+    np.testing.assert_array_equal(pack(unpack(stored, kind, count), kind), stored)
+
+
+@pytest.mark.parametrize("kind", [ml_dtypes.int4, ml_dtypes.uint4])
+@pytest.mark.parametrize("repair", ["refit", "none"])
+def test_samples_choose_among_layers_of_which_one_has_codes_of_4_bits(
+    kind: type, repair: str, tmp_path: Path
+) -> None:
+    """Codes that samples left alone were written one to a byte."""
+    codes = np.random.default_rng(1).integers(0, 8, (24, 16)).astype(kind)
+    text = """
+        <ir_version: 10, opset_import: ["" : 21]>
+        q (float[N,24] x) => (float[N,10] y)
+        { w = DequantizeLinear(c, s) h = MatMul(x, w) a = Relu(h) y = MatMul(a, v) }"""
+    model = parsed(text, c=codes, s=np.array(0.1, np.float32), v=normal(16, 10))
+    result = onnxprune.prune(
+        model, sparsity=0.5, calibrate={"x": normal(64, 24)}, repair=repair, shrink=False
+    )
+    result.save(tmp_path / "o.onnx")
+    written = {t.name: t for t in onnx.load(tmp_path / "o.onnx").graph.initializer}
+    kept = numpy_helper.to_array(written["c"])
+    assert kept.shape == codes.shape
+    assert ((kept == codes) | (kept.astype(np.int8) == 0)).all()
+
+
+def test_work_of_a_node_without_results_is_unknown() -> None:
+    node = helper.make_node("MatMul", ["a", "b"], [])
+    assert multiplications(node, {"a": (2, 3), "b": (3, 4)}) is None
+
+
+def test_no_thread_outlives_a_staging_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="checks fail"), staging(tmp_path / "o.onnx") as stage:
+        stage.write("o.onnx", [memoryview(b"model")])
+        raise ValueError("checks fail")
+    assert not any(thread.is_alive() for thread in stage.flushes)
+
+
+def test_training_does_not_run_a_bomb(tmp_path: Path, capsys: Capture) -> None:
+    model = mlp((24, 40, 10))
+    size = numpy_helper.from_array(np.array([2**32], np.int64), "n")
+    model.graph.initializer.append(size)
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["n"], ["bomb"]))
+    model.graph.output.append(helper.make_tensor_value_info("bomb", TensorProto.FLOAT, None))
+    path = saved(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=normal(64, 24), labels=np.zeros(64, np.int64))
+    sentence = refused([str(path), "--train", str(tmp_path / "d.npz")], tmp_path, capsys)
+    assert "'bomb' alone has 17,179,869,184 bytes" in sentence
