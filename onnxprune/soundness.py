@@ -47,7 +47,7 @@ def _contradiction(model: Model) -> str | None:
     if failure is not None:
         return _line(failure)
     try:
-        shape_inference.infer_shapes(without_bytes(model), strict_mode=True, data_prop=True)
+        shape_inference.infer_shapes(without_bytes(model), strict_mode=True)
     except Exception as error:  # shape inference is C++ and raises unrelated types
         return _line(str(error) or type(error).__name__)
     return None

@@ -91,7 +91,7 @@ def _chain(
 
     In their order: Cast, CumSum, ConstantOfShape, ScatterElements, Reshape.
     """
-    if last.op_type != "Reshape" or len(last.input) != 2:
+    if last.op_type != "Reshape" or len(last.input) != 2 or not last.output:
         return None
 
     def behind(node: NodeProto, index: int, operator: str, inputs: int) -> NodeProto | None:

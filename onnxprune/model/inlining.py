@@ -8,6 +8,9 @@ from ..errors import ModelError
 
 __all__ = ["inferred", "inlined"]
 
+#: Numbers of the longest list whose values shape inference follows.
+LONGEST_LIST = 2**16
+
 
 def inlined(proto: ModelProto) -> ModelProto:
     """The model without model-local functions, with the opsets that these used; itself without any.
@@ -47,14 +50,28 @@ def inferred(proto: ModelProto) -> ModelProto:
 
     Raises:
         ModelError: An operator does not fit its operands.
+
+    The numbers of shape arithmetic are followed as well, where no list of them is long.
     """
     try:
+        plain = shape_inference.infer_shapes(proto)
+        if _spreads(plain):
+            return plain
         return shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as error:  # shape inference is C++ and raises unrelated types
         raise ModelError(
             f"the types and shapes of the model contradict each other ({_line(error)}); export it"
             " again"
         ) from error
+
+
+def _spreads(proto: ModelProto) -> bool:
+    """Whether a list is too long to follow its numbers: Concat may double one again and again."""
+    return any(
+        len(value.type.tensor_type.shape.dim) == 1
+        and value.type.tensor_type.shape.dim[0].dim_value > LONGEST_LIST
+        for value in proto.graph.value_info
+    )
 
 
 def _line(error: Exception) -> str:

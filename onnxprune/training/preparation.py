@@ -10,6 +10,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto
 
 from ..errors import ModelError
+from ..model.inlining import inferred
 from ..model.model import Model
 from ..model.save import INLINE_LIMIT, serialised, to_proto
 from ..model.tensors import TensorAddress, node_label, walk_graphs
@@ -116,10 +117,10 @@ def forget_shapes(proto: ModelProto) -> None:
     for info in proto.graph.output:
         info.type.tensor_type.ClearField("shape")
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError):
-        inferred = proto
-    found = {info.name: info.type for info in inferred.graph.output}
+        known = inferred(proto)
+    except ModelError:
+        known = proto
+    found = {info.name: info.type for info in known.graph.output}
     for info, stored in zip(proto.graph.output, declared, strict=True):
         _restore_shape(info.type, stored, found[info.name])
 
