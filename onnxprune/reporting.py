@@ -96,7 +96,9 @@ def summary(pruned: Pruned, writing: Writing) -> Report:
 def _layer_rows(pruned: Pruned, stored: Stored) -> tuple[LayerRow, ...]:
     """A row for each layer; bytes before are those in the input where the graph has changed."""
     decisions = stored.decisions
-    found = [outcome.original.layer.address for outcome in pruned.outcomes]
+    originals = (outcome.original.layer.address for outcome in pruned.outcomes)
+    # A vector that several layers shared has a copy in the result that the input has not.
+    found = [address for address in originals if address in pruned.source.tensors]
     changed = pruned.shape is not None and pruned.shape.changed
     before = store(pruned.source, found, "dense").decisions if changed else {}
     return tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from . import verify
@@ -45,10 +46,10 @@ def write_pruned(
         checks = _checks(staged.path, staged.bytes, pruned, progress)
         _tell(progress, "measuring")
         gzip = _gzip_sizes(pruned.source, staged.files, staged.bytes)
+        written = Writing(stored, staged.bytes, *gzip, 0.0, output, checks, latency, notes)
+        report = summary(pruned, written)  # before the file is there: nothing can fail after that
         staged.commit()
-    seconds = time.perf_counter() - started
-    written = Writing(stored, staged.bytes, *gzip, seconds, output, checks, latency, notes)
-    return summary(pruned, written)
+    return replace(report, seconds=report.seconds + time.perf_counter() - started)
 
 
 def report_unwritten(pruned: Pruned, name: str = "model.onnx") -> Report:

@@ -290,6 +290,17 @@ def test_no_thread_outlives_a_staging_folder(tmp_path: Path) -> None:
     assert not any(thread.is_alive() for thread in stage.flushes)
 
 
+def test_no_file_is_left_where_the_report_fails(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise onnxprune.ModelError("no report")
+
+    monkeypatch.setattr("onnxprune.writing.summary", broken)
+    path = saved(mlp((24, 40, 10)), tmp_path / "m.onnx")
+    assert refused([str(path)], tmp_path, capsys) == "no report"
+
+
 def test_training_does_not_run_a_bomb(tmp_path: Path, capsys: Capture) -> None:
     model = mlp((24, 40, 10))
     model.graph.initializer.append(numpy_helper.from_array(ones(1), "v0"))
