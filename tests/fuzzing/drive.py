@@ -148,9 +148,9 @@ def _judge_words(outcome: Outcome, out: str, err: str, errors: list[BaseExceptio
         error = errors[-1] if errors else None
         problems.append(("exception", _signature(error)))
         return
-    if outcome.code and (not err.startswith("onnxprune: ") or err.count("\n") != 1):
-        problems.append(("words", f"not one sentence: {err[:300]!r}"))
     spoken = "".join(line for line in err.splitlines(True) if not line.startswith("epoch "))
+    if outcome.code and (not spoken.startswith("onnxprune: ") or spoken.count("\n") != 1):
+        problems.append(("words", f"not one sentence: {err[:300]!r}"))
     if not outcome.code and spoken:
         problems.append(("words", f"a success speaks on stderr: {_shape_of(err)[-300:]}"))
     if outcome.code and out:
