@@ -42,6 +42,7 @@ from .report.helppage import print_panel
 from .report.progress import progress_line, training_progress
 from .report.report import InspectReport, Report, tool_version
 from .search.goal import DropGoal
+from .stopping import stoppable
 from .structure.config import StructureConfig
 
 __all__ = ["build_app", "main"]
@@ -265,7 +266,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line on `argv` (`sys.argv` by default) and return the exit code."""
     _prepare_streams()
     try:
-        code = _run(sys.argv[1:] if argv is None else argv)
+        with stoppable():
+            code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except SystemExit as done:  # rich and cyclopts end the program at times

@@ -42,4 +42,6 @@ class Interrupted(OnnxPruneError):
     The message says where the checkpoint is and how to go on from it.
     """
 
-    exit_code = 130
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -26,13 +26,12 @@ from .revising import Revising, begun, check_use, ended
 from .training.checkpoint import (
     Checkpoint,
     Fingerprint,
-    check_folder,
     fingerprint,
     load_checkpoint,
-    refuse_old,
     save_checkpoint,
     start_payloads,
 )
+from .training.checkpoint_folder import held, refuse_old
 from .training.describe import training_facts
 from .training.loop import (
     Position,
@@ -106,24 +105,26 @@ def retrain(
     Raises:
         ModelError, DataError: The model cannot be trained, or the data does not fit it.
         UsageError: A setting does not fit the model, the data or the checkpoint.
-        Interrupted: Ctrl-C was pressed.
+        Interrupted: Ctrl-C was pressed, or a signal asked the command to end.
     """
     started = time.perf_counter()
-    rounds = _Rounds(
-        source,
-        scan,
-        config,
-        settings,
-        Teaching(teacher or source, data, settings, meter is not None and meter.classification),
-        prune,
-        calibration,
-        before,
-        meter,
-        progress,
-        training_progress,
-    )
-    while rounds.number < settings.rounds:
-        rounds.run()
+    classes = meter is not None and meter.classification
+    with held(settings.checkpoint, make=not settings.resume):
+        rounds = _Rounds(
+            source,
+            scan,
+            config,
+            settings,
+            Teaching(teacher or source, data, settings, classes),
+            prune,
+            calibration,
+            before,
+            meter,
+            progress,
+            training_progress,
+        )
+        while rounds.number < settings.rounds:
+            rounds.run()
     assert rounds.pruned is not None and rounds.setup is not None  # there is a first round
     last = rounds.rows[-1]
     return Retrained(
@@ -144,7 +145,7 @@ def retrain(
             resumed=rounds.resumed,
         ),
         rounds.repair,
-        rounds.warnings,
+        (*rounds.lost, *rounds.warnings),
     )
 
 
@@ -170,6 +171,7 @@ class _Rounds:
         repair: What calibration samples did in the last round in which weights went.
         warnings: What a user should know of it.
         setup: The last round's graphs.
+        lost: Why the training did not go on from the last checkpoint.
     """
 
     def __init__(
@@ -206,6 +208,7 @@ class _Rounds:
         self.repair: Repair | None = None
         self.warnings: tuple[str, ...] = ()
         self.setup: RoundSetup | None = None
+        self.lost: tuple[str, ...] = ()
         unpruned = PruneConfig(
             quality=0.0,
             exclude=config.exclude,
@@ -227,6 +230,12 @@ class _Rounds:
 
     def _go_on(self, checkpoint: Checkpoint) -> None:
         self.number = checkpoint.round - 1
+        if checkpoint.lost:
+            where = f"epoch {checkpoint.position.epoch} of round {checkpoint.round}"
+            self.lost = (
+                f"training went on from the checkpoint before the last, after {where}: "
+                f"{checkpoint.lost}",
+            )
         self.rows = list(checkpoint.rounds)
         self.history = list(checkpoint.history)
         self.totals = checkpoint.totals
@@ -303,7 +312,6 @@ class _Rounds:
         """Writes checkpoints of a round."""
         folder = self._settings.checkpoint
         assert folder is not None
-        check_folder(folder)
         start = {
             address: self.weights.payload(self.weights.tensors[address]).array()
             for address in self.changed

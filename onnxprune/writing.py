@@ -25,6 +25,8 @@ from .runtime import CannotRun
 
 __all__ = ["input_gzip", "report_unwritten", "write_pruned"]
 
+WAITING = "waiting for another run that writes the same file"
+
 
 def write_pruned(
     pruned: Pruned, output: Path, *, overwrite: bool, progress: Progress | None = None
@@ -40,7 +42,8 @@ def write_pruned(
     target = check_target(output, overwrite=overwrite, inputs=inputs)
     stored, external = _stored(pruned)
     latency, notes = _latency(pruned, progress)
-    with staging(target) as stage:
+    with staging(target, waiting=lambda: _tell(progress, WAITING)) as stage:
+        check_target(output, overwrite=overwrite, inputs=inputs)  # it may have changed by now
         _tell(progress, "writing")
         staged = stage_model(stored.model, stage, target, external=external, inputs=inputs)
         checks = _checks(staged.path, staged.bytes, pruned, progress)

@@ -21,7 +21,7 @@ from onnxprune.data.specs import input_specs
 from onnxprune.errors import DataError, ModelError, OutputError, UsageError
 from onnxprune.finetune import FineTune
 from onnxprune.metrics.automatic import choose_metric
-from onnxprune.training.checkpoint import check_folder
+from onnxprune.training.checkpoint_folder import check_folder
 from tests.refusal import refused
 from tests.training.nets import data, fixed_batch, mlp, model
 

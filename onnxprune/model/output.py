@@ -3,11 +3,16 @@
 Two files cannot be renamed at once. A new data file therefore never takes the name of the one that
 the old model refers to: the new model's rename is the moment at which the new pair replaces the
 old one. Where the data is the same as before, the old file is kept.
+
+Runs that write the same target take turns (`staging`). Where a file system has no locks, every run
+gives its data file a name that no other run can have, and keeps no old one: a pair is never mixed
+there either.
 """
 
 from __future__ import annotations
 
 import filecmp
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import ModelError
+from .leftovers import record
 from .load import load
 from .model import Model
 from .save import data_blocks, data_places, model_file
@@ -44,7 +50,13 @@ class StagedModel:
     replaced: tuple[Path, ...] = ()
 
     def commit(self) -> None:
-        """Put the new pair in place, then remove the old model's data."""
+        """Put the new pair in place, then remove the old model's data.
+
+        A process killed in between has noted what is then left to be removed.
+        """
+        data = [self.stage.folder / name for name in self.moved[:-1]]
+        if data or self.replaced:
+            record(self.stage.folder, (*data, *self.replaced))
         self.stage.commit(list(self.moved))
         for path in self.replaced:
             with suppress(OSError):
@@ -73,8 +85,9 @@ def stage_model(
         return StagedModel(stage, path, (path,), size, (path.name,), old)
     fresh = stage.folder / ".data"
     data_size = stage.write(fresh.name, data_blocks(model, places))
-    same = next((file for file in old if filecmp.cmp(file, fresh, shallow=False)), None)
-    name = same.name if same is not None else _free_name(target)
+    kept = old if stage.alone else ()  # another run may be about to remove them
+    same = next((file for file in kept if filecmp.cmp(file, fresh, shallow=False)), None)
+    name = same.name if same is not None else _free_name(target, alone=stage.alone)
     fresh.rename(stage.folder / name)
     size = stage.write(path.name, model_file(model, data=name, places=places).blocks())
     moved = (path.name,) if same is not None else (name, path.name)
@@ -103,7 +116,9 @@ def _data_names(target: Path) -> Iterator[str]:
         number += 1
 
 
-def _free_name(target: Path) -> str:
+def _free_name(target: Path, *, alone: bool) -> str:
+    if not alone:
+        return f"{target.name}.{secrets.token_hex(8)}.data"
     return next(name for name in _data_names(target) if not (target.parent / name).exists())
 
 

@@ -6,15 +6,17 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 
 from ..errors import OutputError
+from .leftovers import PREFIX, hidden_name, sweep
+from .lock import locked
 
-__all__ = ["Staging", "check_target", "explained", "staging", "write_blocks", "write_text"]
+__all__ = ["Staging", "check_target", "explained", "staging", "workplace", "write_blocks"]
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,16 @@ class Staging:
     Attributes:
         folder: Where to write; files keep the names that they will have.
         target: Folder that `commit` moves them to.
+        alone: Whether no other run can write the same target now.
         flushes: Files on their way to the disk.
+        failures: What went wrong on the way.
     """
 
     folder: Path
     target: Path
+    alone: bool = True
     flushes: list[Thread] = field(default_factory=list)
+    failures: list[OSError] = field(default_factory=list)
 
     def write(self, name: str, blocks: Iterable[memoryview]) -> int:
         """Write a file from its bytes, block by block, and give back its size.
@@ -38,10 +44,20 @@ class Staging:
         """
         path = self.folder / name
         size = write_blocks(path, blocks)
-        thread = Thread(target=_flush, args=(path,), daemon=True)
+        thread = Thread(target=self._flush, args=(path,), daemon=True)
         thread.start()
         self.flushes.append(thread)
         return size
+
+    def _flush(self, path: Path) -> None:
+        """Start a file's way to the disk; systems report what fails there once only."""
+        try:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            pass  # it was renamed meanwhile: `commit` does it
+        except OSError as error:
+            self.failures.append(error)
 
     def commit(self, names: list[str]) -> None:
         """Flush the named files to the disk and move them to the target, in this order.
@@ -50,6 +66,8 @@ class Staging:
         """
         for thread in self.flushes:
             thread.join()
+        if self.failures:
+            raise self.failures[0]
         for name in names:
             with (self.folder / name).open("rb+") as file:
                 os.fsync(file.fileno())
@@ -57,7 +75,7 @@ class Staging:
                 shutil.copymode(self.target / name, self.folder / name)
         for name in names:
             os.replace(self.folder / name, self.target / name)
-        _sync_folder(self.target)
+            _sync_folder(self.target)
 
 
 def write_blocks(path: Path, blocks: Iterable[memoryview]) -> int:
@@ -73,18 +91,35 @@ def write_blocks(path: Path, blocks: Iterable[memoryview]) -> int:
 
 
 @contextmanager
-def staging(output: Path) -> Iterator[Staging]:
-    """A folder beside `output` that is gone afterwards; raises OutputError if it can't be made."""
-    with explained(output):
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name[:100]}.", dir=output.parent))
-    stage = Staging(folder, output.parent)
-    try:
-        with explained(output):
+def staging(output: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[Staging]:
+    """A `workplace` whose errors are explained; raises OutputError."""
+    with explained(output), workplace(output, waiting=waiting) as stage:
+        yield stage
+
+
+@contextmanager
+def workplace(output: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[Staging]:
+    """A folder beside `output` that is gone afterwards, for one run at a time.
+
+    Args:
+        output: The file to write.
+        waiting: Called once before another run that writes the same file is waited for.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    hidden = hidden_name(output)
+    with locked(output.with_name(f"{hidden}.onnxprune.lock"), waiting=waiting) as alone:
+        if alone:
+            sweep(output)
+        folder = Path(tempfile.mkdtemp(prefix=hidden + PREFIX, dir=output.parent))
+        stage = Staging(folder, output.parent, alone)
+        try:
             yield stage
-    finally:
-        for thread in stage.flushes:  # none may be left that opens a file in the folder
-            thread.join()
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            for thread in stage.flushes:  # none may be left that opens a file in the folder
+                thread.join()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -125,20 +160,10 @@ def check_target(output: Path, *, overwrite: bool, inputs: tuple[Path, ...]) -> 
         raise OutputError(f"'{output}' is not a regular file; name another file with -o")
     if output.exists() and not overwrite:
         raise OutputError(f"'{output}' exists; add --overwrite, or choose another name with -o")
+    if output.exists():
+        with explained(output):  # a file that may not be written to is not replaced either
+            os.close(os.open(output, os.O_WRONLY))
     return Path(os.path.realpath(output)) if output.is_symlink() else output
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small UTF-8 file whole or not at all."""
-    with staging(path) as stage:
-        (stage.folder / path.name).write_text(text, encoding="utf-8")
-        stage.commit([path.name])
-
-
-def _flush(path: Path) -> None:
-    """Start a file's way to the disk; `Staging.commit` reports what fails."""
-    with suppress(OSError), path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

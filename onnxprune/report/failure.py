@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from ..errors import OnnxPruneError
+from ..stopping import Stopped, exit_code
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
@@ -32,6 +33,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, CycloptsError):
         return f"{_usage(error)} (see onnxprune --help)", EXIT_USAGE
+    if isinstance(error, Stopped):
+        return str(error), exit_code(error.number)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_INTERRUPTED
     if isinstance(error, MemoryError):

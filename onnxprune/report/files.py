@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import stat
-import tempfile
 from pathlib import Path
 
 from ..errors import OutputError
+from ..model.staging import workplace
 
 __all__ = ["check_target", "write_text"]
 
@@ -48,36 +46,13 @@ def write_text(text: str, path: Path, what: str) -> None:
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             target.write_text(text, encoding="utf-8")
         else:
-            _replace(target, text)
+            with workplace(target) as stage:
+                path_there = stage.folder / target.name
+                path_there.write_text(text, encoding="utf-8", newline="\n")
+                stage.commit([target.name])
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"{what} cannot be written to {str(path)!r}: {reason}") from error
-
-
-def _replace(target: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".tmp"
-    )
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, _mode(target))
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def _mode(target: Path) -> int:
-    """Permissions of the file to replace, or those a new file gets; mkstemp's are private."""
-    if target.exists():
-        return stat.S_IMODE(target.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _same_file(one: Path, other: Path) -> bool:

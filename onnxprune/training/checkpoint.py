@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -15,27 +14,24 @@ from onnx import ModelProto, helper
 from ..config import PruneConfig
 from ..data.arrays import ArraySource
 from ..data.source import BatchSource
-from ..errors import DataError, OutputError, UsageError
+from ..errors import DataError, UsageError
 from ..finetune import FineTune
 from ..model.model import Model, payload_key
 from ..model.payload import ArrayPayload
 from ..model.tensors import TensorAddress, all_tensors
 from ..report.training import EpochRow, RoundRow
+from .checkpoint_folder import FILE, read_last, write_next
 from .loop import Position, Totals
-from .tensor_file import read_tensors, write_tensors
 
 __all__ = [
     "Checkpoint",
     "Fingerprint",
-    "check_folder",
     "fingerprint",
     "load_checkpoint",
-    "refuse_old",
     "save_checkpoint",
     "start_payloads",
 ]
 
-FILE = "state.safetensors"
 #: Settings that may differ when a training goes on.
 _FREE = frozenset(("checkpoint", "resume", "check", "format"))
 _SAMPLES = "samples"
@@ -63,6 +59,7 @@ class Checkpoint:
             prunes.
         biases: Biases that the source model lacks, by the output of their node, in the order in
             which repairs have added them.
+        lost: Why it is not the last one that was written; empty where it is.
     """
 
     round: int
@@ -73,6 +70,7 @@ class Checkpoint:
     engine: Mapping[str, np.ndarray]
     start: Mapping[TensorAddress, np.ndarray]
     biases: Mapping[str, np.ndarray] = field(default_factory=dict)
+    lost: str = ""
 
 
 def fingerprint(
@@ -148,7 +146,7 @@ def _plain(value: object) -> object:
 
 
 def save_checkpoint(folder: Path, state: Checkpoint, of: Fingerprint) -> None:
-    """Replace the checkpoint of a folder, as a whole; raises OutputError."""
+    """Make this the last checkpoint of a folder; raises OutputError."""
     places = list(state.start)
     arrays = {f"engine/{name}": array for name, array in state.engine.items()}
     arrays.update((f"best/{name}", array) for name, array in state.position.best.items())
@@ -170,50 +168,19 @@ def save_checkpoint(folder: Path, state: Checkpoint, of: Fingerprint) -> None:
             for output, values in state.biases.items()
         ],
     }
-    write_tensors(folder / FILE, arrays, facts)
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that takes no checkpoint before hours of work; made where it is missing.
-
-    Raises:
-        OutputError: It cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot keep checkpoints in '{folder}' ({error.strerror or error}); give --checkpoint "
-            "a folder that can be written to"
-        ) from None
-
-
-def refuse_old(folder: Path) -> None:
-    """Refuse to start anew in a folder that holds a checkpoint: it may be hours of work.
-
-    Raises:
-        UsageError: It holds one.
-    """
-    if (folder / FILE).exists():
-        raise UsageError(
-            f"'{folder}' holds the checkpoint of a training: go on with it by --resume, or remove "
-            "it or name another folder to start anew"
-        )
+    write_next(folder, arrays, facts)
 
 
 def load_checkpoint(folder: Path, source: Model, of: Fingerprint) -> Checkpoint:
-    """The checkpoint of a folder.
+    """The checkpoint to go on from: the last one, or where that is damaged the one before.
 
     Raises:
         DataError: There is none, or it is damaged.
         UsageError: It is of another model, other data or other settings.
     """
-    arrays, facts = read_tensors(folder / FILE)
     try:
-        _check(folder, facts["fingerprint"], of)
-        return _restored(arrays, facts, source)
+        found = read_last(folder, lambda facts: _check(folder, facts["fingerprint"], of))
+        return replace(_restored(found.arrays, found.facts, source), lost=found.lost)
     except (KeyError, TypeError) as error:
         raise DataError(
             f"'{folder / FILE}' is of another version of onnxprune ({error}); train without "

@@ -16,6 +16,7 @@ from ..errors import Interrupted, ModelError
 from ..finetune import FineTune
 from ..report.progress import TrainingState
 from ..report.training import Better, EpochRow
+from ..stopping import exit_code
 from .engine import Engine
 from .interruption import Interruption
 from .update.schedules import rate_at
@@ -144,7 +145,8 @@ def run_round(engine: Engine, around: Surroundings, at: Position) -> RoundResult
         at: Where to start; changed as the work goes on.
 
     Raises:
-        Interrupted: Ctrl-C was pressed; the checkpoint, if one was asked for, is written.
+        Interrupted: Ctrl-C was pressed, or the command was to end; the checkpoint, if one was
+            asked for, is written.
         ModelError: The loss is NaN or infinite.
         DataError: The data does not fit the model.
     """
@@ -182,7 +184,7 @@ def _epoch(engine: Engine, around: Surroundings, at: Position, stop: Interruptio
         _revise(around, at, _done(around, at))
         clock.tell()
         if stop.asked:
-            _interrupt(around, at, clock)
+            _interrupt(around, at, clock, exit_code(stop.asked))
     at.per_epoch = at.batch
     if not at.samples:
         raise ModelError("an epoch of the training data has no whole batch; use a smaller one")
@@ -193,7 +195,7 @@ def _epoch(engine: Engine, around: Surroundings, at: Position, stop: Interruptio
     _finish(around, at, metric, parameters, clock.seconds())
     clock.tell()
     if stop.asked:
-        _interrupt(around, at, clock)
+        _interrupt(around, at, clock, exit_code(stop.asked))
 
 
 def _diverged(loss: float, at: Position) -> ModelError:
@@ -257,16 +259,19 @@ def _out_of_patience(settings: FineTune, at: Position) -> bool:
     return at.epoch - at.best_epoch >= settings.patience
 
 
-def _interrupt(around: Surroundings, at: Position, clock: _Clock) -> None:
+def _interrupt(around: Surroundings, at: Position, clock: _Clock, code: int) -> None:
     at.seconds = clock.seconds() if at.batch else 0.0
     where = f"training was interrupted in epoch {at.epoch + bool(at.batch)} of round"
     where += f" {around.number}"
     if around.save is None:
-        raise Interrupted(f"{where} and no model was written; give --checkpoint DIR to keep state")
+        raise Interrupted(
+            f"{where} and no model was written; give --checkpoint DIR to keep state", code
+        )
     around.save(at)
     raise Interrupted(
         f"{where}; its state is in '{around.settings.checkpoint}': run the same command with "
-        "--resume to go on"
+        "--resume to go on",
+        code,
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,29 @@ import numpy as np
 
 from ..errors import DataError, OutputError
 
-__all__ = ["read_tensors", "write_file", "write_tensors"]
+__all__ = ["STAGED", "read_tensors", "write_file", "write_tensors"]
 
+#: How names of files that are being written end.
+STAGED = ".part"
 _FACTS = "onnxprune"
 #: Length of the checksum in front of the facts, in hexadecimal digits.
 _DIGITS = 32
 
 
-def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    facts: Mapping[str, Any],
+    *,
+    previous: Path | None = None,
+) -> None:
     """Write a file beside the target and rename it: the old one or the new one is there, whole.
 
     Args:
         path: The file; its folder is made where it is missing.
         arrays: The arrays by name.
         facts: Anything that JSON holds.
+        previous: Where a file that is there goes first.
 
     Raises:
         OutputError: The file cannot be written.
@@ -38,17 +48,22 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[s
     }
     text = json.dumps(facts)
     # One entry: safetensors writes several in any order.
-    write_file(path, save(dense, metadata={_FACTS: _digest(dense, text) + text}))
+    content = save(dense, metadata={_FACTS: _digest(dense, text) + text})
+    write_file(path, content, previous=previous)
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, previous: Path | None = None) -> None:
     """Write a file whole or not at all, in a folder that is made where it is missing.
+
+    Args:
+        path: The file.
+        content: Its bytes.
+        previous: Where a file that is there goes first.
 
     Raises:
         OutputError: The file cannot be written; an old one is still there.
     """
-    # Of its own: two trainings may have one checkpoint, of which the last one written counts.
-    staged = path.with_name(f".{path.name}.{os.getpid()}.part")
+    staged = path.with_name(f".{path.name}.{os.getpid()}{STAGED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -56,6 +71,9 @@ def write_file(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            if previous is not None:
+                with suppress(FileNotFoundError):
+                    os.replace(path, previous)
             os.replace(staged, path)
         except BaseException:
             staged.unlink(missing_ok=True)
@@ -91,6 +109,6 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=_DIGITS // 2)
     for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].shape}".encode())
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(arrays[name].reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

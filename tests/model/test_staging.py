@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from onnxprune.errors import OutputError
-from onnxprune.model.staging import check_target, staging, write_text
+from onnxprune.model.staging import check_target, staging
 
 
 def test_file_appears_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.json", "new")
+    with staging(tmp_path / "a.json") as stage:
+        (stage.folder / "a.json").write_text("new")
+        stage.commit(["a.json"])
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "new"
 
