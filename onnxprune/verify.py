@@ -31,6 +31,8 @@ __all__ = ["check_format", "check_runtime", "check_weights", "structure_failure"
 LARGE = 64 * 2**20
 #: Above this size the outputs of a second, in-memory copy of the model are not computed.
 HUGE = 2**30
+#: Above this much of a model in memory, however small its file, it is not run.
+TOO_HUGE = 2**31
 
 
 def check_weights(path: Path, expected: Model) -> CheckResult:
@@ -209,9 +211,23 @@ def _is_random(model: Model, folder: Path) -> bool:
 
 
 def _run_alone(path: Path) -> CheckResult:
+    memory = _memory(path)
+    if memory > TOO_HUGE:
+        held = f"{memory / 1e9:.1f} GB of memory, which onnxruntime would need to run it"
+        return CheckResult("onnxruntime", "skipped", held)
     session = open_session(path, light=True, threads=1)
     first_run(session, 60 * RUN_SECONDS)
     return CheckResult("onnxruntime", "passed", "runs on random inputs (over 1 GB: not compared)")
+
+
+def _memory(path: Path) -> int:
+    """Bytes that a session holds: the model file, and sparse weights as dense ones; a data file
+    is mapped.
+    """
+    written = load(path)
+    sparse = (written.tensors[address] for address in written.origin.sparse)
+    dense = sum(written.payload(tensor).nbytes for tensor in sparse)
+    return path.stat().st_size + dense
 
 
 def _reference(model: Model, light: bool, folder: Path) -> tuple[Feeds, list[Any]]:

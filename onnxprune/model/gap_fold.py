@@ -15,7 +15,8 @@ from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, helper
 from .dtypes import PACKED_BITS
 from .model import Model, checked_storage, element_count, payload_key
 from .payload import Payload
-from .sparse import LARGEST_DENSE, ScatteredPayload, hold, unused_key, without_data
+from .scattered import ScatteredPayload
+from .sparse import LARGEST_DENSE, hold, unused_key, without_data
 from .tensors import Scope, TensorAddress, subgraphs, walk_graphs
 from .wire import SMALLEST_PAYLOAD
 

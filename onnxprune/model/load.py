@@ -26,6 +26,7 @@ from .model import (
 from .payload import MappedPayload, Payload
 from .sparse import densify_sparse
 from .tensors import all_tensors, walk_graphs, walk_tensors
+from .varint import VarintPayload
 from .wire import SMALLEST_PAYLOAD, Slice, split
 
 __all__ = ["load", "parse"]
@@ -126,6 +127,12 @@ def _payloads(
             continue
         if key is not None and key in slices:
             piece, expected = slices[key], checked_storage(tensor)
+            if piece.varints:
+                varints = VarintPayload.of(buffer, piece.offset, piece.length)
+                if varints.nbytes != expected:
+                    raise size_error(tensor, varints.nbytes, expected)
+                yield key, varints
+                continue
             if piece.length != expected:
                 raise size_error(tensor, piece.length, expected)
             dtype = storage_dtype(tensor.data_type)

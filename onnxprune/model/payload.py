@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["CHUNK", "ArrayPayload", "MappedPayload", "Payload", "sliced"]
+__all__ = ["CHUNK", "ArrayPayload", "MappedPayload", "Payload", "release", "sliced"]
 
 #: Storage elements per slice: 1 MiB of float32 stays inside a core's second-level cache.
 CHUNK = 262_144
+#: Bytes of the smallest file whose pages are given back once they have been read: they stay in the
+#: system's cache, but no longer count as memory of this process.
+RELEASED = 2**30
+#: Bytes that are read between two times that pages are given back.
+STRIDE = 32 * 2**20
 
 
 @runtime_checkable
@@ -101,10 +107,35 @@ class MappedPayload:
         """A view of the buffer; not aligned where the offset is not."""
         return np.frombuffer(self.buffer, self.dtype, self.size, self.offset)
 
+    def release(self, first: int, last: int) -> None:
+        """Say that elements [first, last) are not wanted for now."""
+        size = self.dtype.itemsize
+        release(self.buffer, self.offset + first * size, self.offset + last * size)
+
     def chunks(self) -> Iterator[np.ndarray]:
         """Slices in order: views, or copies where the offset is not aligned (faster to use)."""
+        start = at = self.offset
         for chunk in sliced(self.array()):
             yield chunk if chunk.flags.aligned else _aligned(chunk)
+            at += chunk.nbytes
+            if at - start >= STRIDE:
+                release(self.buffer, start, at)
+                start = at
+        release(self.buffer, start, at)
+
+
+def release(buffer: memoryview, start: int, end: int) -> None:
+    """Give back the pages of a large mapped file that lie within [start, end); they can be read
+    again at any time.
+    """
+    file = buffer.obj
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    if not isinstance(file, mmap.mmap) or advice is None or len(buffer) < RELEASED:
+        return
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    length = end // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length > 0:
+        file.madvise(advice, first, length)
 
 
 def _aligned(chunk: np.ndarray) -> np.ndarray:

@@ -8,8 +8,6 @@ sorted INT64 positions as packed varints, the smallest that the ONNX checker acc
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -26,13 +24,13 @@ from ..errors import ModelError
 from .dtypes import PACKED_BITS, type_name
 from .model import Model, checked_storage, element_count, payload_key, set_payload_key
 from .occupancy import KeptPart, kept_elements
-from .payload import CHUNK, Payload
+from .payload import MappedPayload, Payload
+from .scattered import ScatteredPayload, StreamedPayload
 from .tensors import TensorAddress, walk_graphs
 from .varint import encode_sorted
 from .wire import SMALLEST_PAYLOAD
 
 __all__ = [
-    "ScatteredPayload",
     "SparseIndicesPayload",
     "SparseValuesPayload",
     "densify_sparse",
@@ -43,6 +41,8 @@ __all__ = [
 
 #: A sparse tensor may claim any size in a few bytes; larger ones than 64 GiB are refused.
 LARGEST_DENSE = 2**36
+#: Elements from which on positions stay in the file.
+STREAMED = 2**18
 #: Fields of TensorProto that hold its elements or say where they are.
 DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data",
                "string_data", "external_data", "data_location")  # fmt: skip
@@ -127,48 +127,6 @@ def unused_key(wanted: str, payloads: MutableMapping[str, Payload]) -> str:
     return key
 
 
-@dataclass(frozen=True, eq=False)
-class ScatteredPayload:
-    """A dense payload that is zero but for some elements.
-
-    Attributes:
-        positions: Ascending, each once, all below `size`.
-        values: As many.
-        size: Number of elements, the zeros included.
-    """
-
-    positions: np.ndarray
-    values: np.ndarray
-    size: int
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Storage type."""
-        return self.values.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all storage elements."""
-        return self.size * self.dtype.itemsize
-
-    def array(self) -> np.ndarray:
-        """All elements, made anew on every call."""
-        whole = np.zeros(self.size, self.dtype)
-        whole[self.positions] = self.values
-        return whole
-
-    def chunks(self) -> Iterator[np.ndarray]:
-        """The elements in order, in slices of at most `CHUNK`."""
-        starts = np.arange(0, self.size, CHUNK, dtype=np.int64)
-        edges = np.searchsorted(self.positions, starts.astype(self.positions.dtype)).tolist()
-        for start, (first, last) in zip(
-            starts.tolist(), pairwise([*edges, self.positions.size]), strict=True
-        ):
-            chunk = np.zeros(min(CHUNK, self.size - start), self.dtype)
-            chunk[self.positions[first:last] - start] = self.values[first:last]
-            yield chunk
-
-
 def densify_sparse(
     proto: ModelProto, payloads: MutableMapping[str, Payload]
 ) -> frozenset[TensorAddress]:
@@ -231,6 +189,10 @@ def _densified(
         raise _damaged(name, f"claims the shape {'x'.join(map(str, sparse.dims))}")
     size = element_count(dense)
     holder = Model(ModelProto(), payloads)
+    if (streamed := _streamed(sparse, holder, name, size)) is not None:
+        for part in (sparse.values, sparse.indices):
+            payloads.pop(payload_key(part) or "", None)
+        return hold(dense, streamed, unused_key(f"{name}:dense", payloads), payloads)
     values = holder.payload(sparse.values).array()
     positions = _positions(sparse, holder, name, size, values.size)
     if positions.size > 1 and not (positions[1:] > positions[:-1]).all():
@@ -246,6 +208,24 @@ def _densified(
     if scattered.nbytes < SMALLEST_PAYLOAD:
         return hold(dense, scattered, "", payloads)
     return hold(dense, scattered, unused_key(f"{name}:dense", payloads), payloads)
+
+
+def _streamed(
+    sparse: SparseTensorProto, holder: Model, name: str, size: int
+) -> StreamedPayload | None:
+    """The dense payload of a large sparse tensor as writers of such files store it; else None."""
+    values, kept = holder.payload(sparse.values), tuple(sparse.indices.dims)
+    if values.size < STREAMED or kept != (values.size,) or not isinstance(values, MappedPayload):
+        return None
+    positions, last = holder.payload(sparse.indices), -1
+    if positions.dtype != np.int64:
+        return None
+    for chunk in positions.chunks():
+        _checked(chunk, size, name)
+        if chunk[0] <= last or not (chunk[1:] > chunk[:-1]).all():
+            return None
+        last = int(chunk[-1])
+    return StreamedPayload(positions, values, size)
 
 
 def _positions(

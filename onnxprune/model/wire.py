@@ -31,6 +31,8 @@ RAW_DATA = 9
 #: Fields of TensorProto that hold little-endian elements back to back, as raw_data does, and the
 #: element type for which they do.
 PACKED_FIELDS = {4: TensorProto.FLOAT, 10: TensorProto.DOUBLE}
+#: Field of TensorProto that holds int64 elements as varints; taken out of indices alone.
+INT64_DATA = 7
 DATA_TYPE, EXTERNAL_DATA, DATA_LOCATION = 2, 13, 14
 
 #: Which fields of each message lead to tensors, and to what message.
@@ -42,17 +44,22 @@ CHILDREN: dict[str, dict[int, str]] = {
     "Node": {5: "Attribute"},
     "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor",
                   23: "SparseTensor"},
-    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "SparseTensor": {1: "Tensor", 2: "Indices"},
 }  # fmt: skip
+
+#: Fields whose bytes are taken out of each kind of tensor, and the element type they must have.
+PACKED = {"Tensor": PACKED_FIELDS, "Indices": {**PACKED_FIELDS, INT64_DATA: TensorProto.INT64}}
+TENSORS = frozenset(PACKED)
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Where the bytes of a tensor lie in the model file."""
+    """Where the bytes of a tensor lie in the model file; `varints`: as packed varints."""
 
     offset: int
     length: int
     data_type: int
+    varints: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,8 +179,8 @@ class _Splitter:
             child = children.get(number)
             if child is None or wire != 2 or stop - body < self.smallest or depth > MAX_DEPTH:
                 continue
-            if child == "Tensor":
-                new = self.tensor(body, stop)
+            if child in TENSORS:
+                new = self.tensor(body, stop, PACKED[child])
             else:
                 new = b"".join(self.message(body, stop, child, depth + 1))
             parts.append(bytes(self.view[copied:begin]))
@@ -183,13 +190,13 @@ class _Splitter:
         parts.append(bytes(self.view[copied:end]))
         return parts
 
-    def tensor(self, start: int, end: int) -> bytes:
+    def tensor(self, start: int, end: int, packed: Mapping[int, int]) -> bytes:
         """The tensor message with a payload reference for its bytes, where that is possible."""
         data_type, found, kept = 0, [], []
         for number, wire, begin, body, stop in _fields(self.view, start, end):
             if number == DATA_TYPE and wire == 0:
                 data_type, _ = _varint(self.view, body, stop)
-            if wire == 2 and (number == RAW_DATA or number in PACKED_FIELDS):
+            if wire == 2 and (number == RAW_DATA or number in packed):
                 found.append((number, body, stop))
             elif number in (EXTERNAL_DATA, DATA_LOCATION):
                 return bytes(self.view[start:end])
@@ -198,10 +205,10 @@ class _Splitter:
         if len(found) != 1 or found[0][2] - found[0][1] < self.smallest:
             return bytes(self.view[start:end])
         number, body, stop = found[0]
-        if number != RAW_DATA and PACKED_FIELDS[number] != data_type:
+        if number != RAW_DATA and packed[number] != data_type:
             return bytes(self.view[start:end])
         key = f"{self.token}.{len(self.slices)}"
-        self.slices[key] = Slice(body, stop - body, data_type)
+        self.slices[key] = Slice(body, stop - body, data_type, number == INT64_DATA)
         return b"".join(kept) + _reference(key)
 
 
@@ -230,7 +237,7 @@ class _Joiner:
             if child is None or wire != 2 or not self.marked(body, stop):
                 continue
             new, length = (
-                self.tensor(body, stop) if child == "Tensor" else self.message(body, stop, child)
+                self.tensor(body, stop) if child in TENSORS else self.message(body, stop, child)
             )
             head = bytes(self.view[copied:begin]) + _length_prefix(number, length)
             parts += [head, *new]

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import AttributeProto, ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.model import occupancy, payload, sparse
+from onnxprune.model import occupancy, payload, scattered
 from onnxprune.model.load import parse
 from onnxprune.model.model import Model
 from onnxprune.model.occupancy import scan
@@ -29,7 +29,7 @@ ADDRESS = TensorAddress((), "w")
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (payload, occupancy, sparse):
+    for module in (payload, occupancy, scattered):
         monkeypatch.setattr(module, "CHUNK", 7)
 
 
@@ -256,10 +256,10 @@ def test_every_bit_pattern_but_zero_is_kept(bits: np.ndarray) -> None:
 @given(hnp.arrays(np.bool_, st.integers(0, 100)), st.integers(1, 20))
 def test_scattered_chunks_equal_the_whole(mask: np.ndarray, size: int) -> None:
     positions = np.flatnonzero(mask)
-    scattered = ScatteredPayload(positions, np.arange(1, positions.size + 1), mask.size)
+    held = ScatteredPayload(positions, np.arange(1, positions.size + 1), mask.size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sparse, "CHUNK", size)
-        chunks = list(scattered.chunks())
+        patch.setattr(scattered, "CHUNK", size)
+        chunks = list(held.chunks())
     whole = np.concatenate([np.empty(0, np.int64), *chunks])
-    np.testing.assert_array_equal(whole, scattered.array())
+    np.testing.assert_array_equal(whole, held.array())
     assert all(chunk.size <= size for chunk in chunks)

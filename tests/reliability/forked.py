@@ -5,6 +5,7 @@ The parent imports what the command needs and starts no thread, so that a fork i
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -67,10 +69,8 @@ def kills_at_every_change(folder: Path, arguments: list[str]) -> Iterator[int]:
     Yields:
         The number of the change, after each kill; nothing more once the command ends by itself.
     """
-    number = 0
-    while True:
-        number += 1
-        code = ended(forked(lambda: _killed_at(number, folder, arguments)))
+    for number in itertools.count(1):
+        code = ended(forked(partial(_killed_at, number, folder, arguments)))
         if code == 0:
             return
         assert code == -signal.SIGKILL, code

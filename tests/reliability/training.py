@@ -23,7 +23,6 @@ from onnxprune.training.tensor_file import read_tensors
 from tests.builders import mlp, saved
 from tests.reliability.forked import ended, forked, killed_after, kills_at_every_change
 
-
 SIZES = (16, 24, 4)
 SAMPLES, EPOCHS, ROUNDS = 256, 6, 2
 
