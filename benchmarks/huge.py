@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -168,9 +169,15 @@ class Peak(threading.Thread):
             return
 
 
+def used() -> float:
+    """Processor time of all children that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def measured(arguments: list[str]) -> dict[str, object]:
     """Run the command in a process of its own."""
-    started = time.monotonic()
+    started, before = time.monotonic(), used()
     process = subprocess.Popen(
         [sys.executable, "-m", "onnxprune", *arguments],
         stdout=subprocess.PIPE,
@@ -188,6 +195,7 @@ def measured(arguments: list[str]) -> dict[str, object]:
     return {
         "code": process.returncode,
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(used() - before, 1),
         "anonymous_mb": round(peak.anonymous / MB),
         "resident_mb": round(peak.resident / MB),
         "said": [" ".join(line.split()) for line in lines] + said.strip().splitlines()[-1:],
@@ -227,7 +235,7 @@ def main() -> None:
     side = int(8192 * given.scale**0.5)
     prune, dense = ["IN", "-o", "OUT", *PRUNE], ["--format", "dense"]
     cases: dict[str, tuple[Callable[[Path], None], list[list[str]]]] = {
-        "external": (lambda p: external(p, 48, side, 48), [prune, [*prune, *dense]]),
+        "external": (lambda p: external(p, 48, side, 48), [[*prune, *dense], prune]),
         "holes": (lambda p: external(p, 48, side, 4), [prune, ["inspect", "IN"]]),
         "tensor": (lambda p: external(p, 1, 4 * side, 1), [prune, [*prune, *dense]]),
         "inline": (lambda p: inline(p, 10, side), [prune]),
