@@ -45,11 +45,20 @@ def record(folder: Path, data: Iterable[Path]) -> None:
         folder: The staging folder.
         data: Data files in it or beside the target, as they are before the commit.
     """
-    facts = {path.name: path.stat().st_ino for path in data}
+    facts = {}
+    for path in data:
+        with suppress(FileNotFoundError):  # without locks, another run may have removed it
+            facts[path.name] = _identity(path)
     with (folder / RECORD).open("w", encoding="utf-8") as file:
         json.dump(facts, file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _identity(path: Path) -> list[int]:
+    """What tells a file from another one of its name; a rename leaves it."""
+    facts = path.stat()
+    return [facts.st_ino, facts.st_size, facts.st_mtime_ns]
 
 
 def sweep(target: Path) -> None:
@@ -73,8 +82,8 @@ def _folders(target: Path) -> list[Path]:
         ]
 
 
-def _recorded(folder: Path) -> dict[str, int]:
-    """Names and inode numbers of the record; none where there is none, or half of one."""
+def _recorded(folder: Path) -> dict[str, list[int]]:
+    """Names and identities of the record; none where there is none, or half of one."""
     try:
         facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -82,7 +91,7 @@ def _recorded(folder: Path) -> dict[str, int]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _unused(target: Path, recorded: dict[str, int]) -> Iterator[Path]:
+def _unused(target: Path, recorded: dict[str, list[int]]) -> Iterator[Path]:
     """Recorded files that are still the same and that the model at `target` does not refer to."""
     if not recorded:
         return
@@ -92,8 +101,8 @@ def _unused(target: Path, recorded: dict[str, int]) -> Iterator[Path]:
         used = {path.name for path in load(target).origin.data_files} if target.exists() else set()
     except ModelError:
         return  # somebody else's file is there now: what it needs is not known
-    for name, inode in recorded.items():
+    for name, identity in recorded.items():
         path = target.with_name(name)
         ours = name.startswith(f"{target.name}.") and name.endswith(".data")
-        if ours and name not in used and path.is_file() and path.stat().st_ino == inode:
+        if ours and name not in used and path.is_file() and _identity(path) == identity:
             yield path

@@ -127,14 +127,13 @@ def _own_data(target: Path, inputs: tuple[Path, ...]) -> tuple[Path, ...]:
     if not target.exists():
         return ()
     try:
-        files = load(target).origin.data_files
-    except ModelError:
+        return tuple(
+            file
+            for file in load(target).origin.data_files
+            if file.parent == target.parent
+            and file.name.startswith(f"{target.name}.")
+            and file.name.endswith(".data")
+            and not any(file.samefile(other) for other in inputs)
+        )
+    except (ModelError, FileNotFoundError):  # without locks, another run may have removed it
         return ()
-    return tuple(
-        file
-        for file in files
-        if file.parent == target.parent
-        and file.name.startswith(f"{target.name}.")
-        and file.name.endswith(".data")
-        and not any(file.samefile(other) for other in inputs)
-    )

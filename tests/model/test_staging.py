@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,46 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
     old.write_text("old")
     link.symlink_to(old)
     assert check_target(link, overwrite=True, inputs=()) == Path(os.path.realpath(old))
+
+
+def test_a_failure_on_the_way_to_the_disk_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Systems report it to the first fsync alone, which is the one in the background."""
+    target, calls = tmp_path / "m.onnx", []
+    target.write_text("old")
+
+    def fails_once(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    with pytest.raises(OutputError, match="No space left"), staging(target) as stage:
+        stage.write("m.onnx", [memoryview(b"new")])
+        for thread in stage.flushes:
+            thread.join()
+        stage.commit(["m.onnx"])
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_second_run_waits_and_says_so(tmp_path: Path) -> None:
+    target, said = tmp_path / "m.onnx", []
+
+    def second() -> None:
+        with staging(target, waiting=lambda: said.append("waiting")) as stage:
+            (stage.folder / "m.onnx").write_text("second")
+            stage.commit(["m.onnx"])
+
+    thread = threading.Thread(target=second)
+    with staging(target) as stage:
+        thread.start()
+        while not said:
+            time.sleep(0.001)
+        (stage.folder / "m.onnx").write_text("first")
+        stage.commit(["m.onnx"])
+        assert target.read_text() == "first"
+    thread.join()
+    assert target.read_text() == "second"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]

@@ -29,6 +29,7 @@ from onnxprune.training.checkpoint import (
     save_checkpoint,
     start_payloads,
 )
+from onnxprune.training.checkpoint_folder import FILE, PREVIOUS, held
 from onnxprune.training.loop import Position, Totals
 from onnxprune.training.tensor_file import read_tensors, write_tensors
 from tests.training.nets import data, mlp
@@ -187,3 +188,88 @@ def test_a_failed_write_leaves_the_old_checkpoint(
             save_checkpoint(tmp_path, replace(STATE, round=3), of())
     assert load_checkpoint(tmp_path, read(mlp()), of()).round == 2
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def twice(folder: Path) -> None:
+    """The checkpoint of round 2, and that of round 1 before it."""
+    save_checkpoint(folder, replace(STATE, round=1), of())
+    save_checkpoint(folder, STATE, of())
+
+
+def test_the_previous_checkpoint_is_kept(tmp_path: Path) -> None:
+    twice(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PREVIOUS, FILE]
+    found = load_checkpoint(tmp_path, read(mlp()), of())
+    assert (found.round, found.lost) == (2, "")
+
+
+@pytest.mark.parametrize("harm", ["lost", "cut", "flipped", "empty"])
+def test_a_damaged_checkpoint_gives_way_to_the_previous(harm: str, tmp_path: Path) -> None:
+    twice(tmp_path)
+    path = tmp_path / FILE
+    content = bytearray(path.read_bytes())
+    if harm == "lost":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes({"cut": content[:-1], "flipped": content, "empty": b""}[harm])
+    found = load_checkpoint(tmp_path, read(mlp()), of())
+    assert found.round == 1
+    assert ("no file" if harm == "lost" else "damaged") in found.lost
+    assert [item.name for item in tmp_path.iterdir()] == [FILE]
+    assert load_checkpoint(tmp_path, read(mlp()), of()).lost == ""
+
+
+def test_where_both_are_damaged_it_is_refused(tmp_path: Path) -> None:
+    twice(tmp_path)
+    for name in (FILE, PREVIOUS):
+        (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(DataError, match=f"{PREVIOUS}' is damaged"):
+        load_checkpoint(tmp_path, read(mlp()), of())
+
+
+def test_another_training_is_refused_before_anything_moves(tmp_path: Path) -> None:
+    twice(tmp_path)
+    (tmp_path / FILE).unlink()
+    with pytest.raises(UsageError, match="another lr"):
+        load_checkpoint(tmp_path, read(mlp()), of(lr=0.5))
+    assert [item.name for item in tmp_path.iterdir()] == [PREVIOUS]
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    """In the header too, which says what the bytes mean."""
+    save_checkpoint(tmp_path, STATE, of())
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    places = [*range(0, 200), *random.integers(0, len(whole), 300).tolist()]
+    for place in places:
+        content = bytearray(whole)
+        content[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="is damaged"):
+            read_tensors(path)
+
+
+def test_one_training_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "er"
+    with held(folder):
+        with (
+            pytest.raises(UsageError, match="another training keeps its checkpoints"),
+            held(folder),
+        ):
+            pass
+        part = folder / f".{FILE}.123.part"
+        part.write_bytes(b"half")
+        save_checkpoint(folder, STATE, of())
+    with held(folder):
+        assert not part.exists()
+    assert [item.name for item in folder.iterdir()] == [FILE]
+
+
+def test_a_folder_that_stays_empty_goes(tmp_path: Path) -> None:
+    with held(tmp_path / "new"):
+        pass
+    with held(tmp_path / "other", make=False):
+        pass
+    assert not list(tmp_path.iterdir())
