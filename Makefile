@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := $(BUILD)/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format format-check types bench wheel clean
+.PHONY: help demo test test-lowest lint format format-check types bench wheel clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,6 +23,12 @@ demo: $(INSTALLED) ## Prune a trained digits model and show accuracy before and 
 
 test: $(INSTALLED) ## Run the tests.
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-lowest: ## Run the tests with the lowest version of every dependency.
+	$(PYTHON) -m venv $(BUILD)/lowest
+	$(BUILD)/lowest/bin/python -m pip install --quiet --constraint tests/constraints-lowest.txt \
+		--editable '.[test]'
+	$(BUILD)/lowest/bin/python -m pytest $(PYTEST_FLAGS)
 
 lint: $(INSTALLED) ## Look for mistakes and style.
 	$(BIN)/ruff check

@@ -87,8 +87,10 @@ def _acquired(path: Path, wait: bool, waiting: Callable[[], None] | None) -> int
 def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o666)
-    except PermissionError:  # another user's killed process left it
-        return os.open(path, os.O_RDONLY | _FLAGS)
+    except PermissionError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | _FLAGS)  # another user's killed process left it
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
