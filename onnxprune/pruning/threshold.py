@@ -104,7 +104,12 @@ def _kth_magnitude(
     magnitude = np.array(prefix, f"u{dtype.itemsize}").view(dtype)
     if not np.isfinite(magnitude):
         return _Rank(math.inf, math.inf, smaller, equal)
-    return _Rank(float(magnitude), float(np.nextafter(magnitude, np.inf)), smaller, equal)
+    return _Rank(
+        float(magnitude),
+        float(np.nextafter(magnitude, magnitude.dtype.type(np.inf))),
+        smaller,
+        equal,
+    )
 
 
 def _digit_counts(
