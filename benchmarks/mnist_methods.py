@@ -100,14 +100,16 @@ def _ablation(
     at, whole = _at(ratio), {**pace, "epochs": epochs}
     rounds = {**pace, "epochs": epochs // 5, "rounds": 5}
     splicing = {"lr": sgd, "batch_size": batch, "epochs": epochs}
-    distilled = {**whole, "distill": True, "loss": "cross-entropy"}
+    fisher = {**whole, "saliency": "fisher"}
+    distilled = {**fisher, "distill": True, "loss": "cross-entropy"}
     return {
         "once": Method("pruned at once", at, None, whole),
         "rounds": Method("5 rounds", at, None, rounds),
         "splicing": Method("splicing", at, "guo2016", splicing),
         "gradual": Method("gradual", at, "zhu2017", whole),
-        "distilled": Method("gradual, distillation", at, "zhu2017", distilled),
-        "longer": Method("gradual, longer", at, "zhu2017", {**pace, "epochs": 2 * epochs}),
+        "fisher": Method("gradual, Fisher", at, "zhu2017", fisher),
+        "distilled": Method("gradual, Fisher, distillation", at, "zhu2017", distilled),
+        "longer": Method("gradual, Fisher", at, "zhu2017", {**fisher, "epochs": 2 * epochs}),
     }
 
 
@@ -117,8 +119,8 @@ def _harder(method: Method, ratio: float, epochs: int) -> Method:
     return replace(method, prune=_at(ratio), title=f"{method.title}, {ratio:g}x", settings=settings)
 
 
-_MLP = _ablation(56, 30, 128, adamw=2e-3, sgd=0.05)
-_CNN = _ablation(108, 10, 64, adamw=1e-3, sgd=0.01)
+_MLP = _ablation(56, 24, 128, adamw=2e-3, sgd=0.05)
+_CNN = _ablation(108, 8, 128, adamw=2e-3, sgd=0.02)
 
 METHODS: Mapping[str, Mapping[str, Method]] = {
     "lenet_300_100": {
@@ -129,7 +131,7 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
             {"lr": 0.005, "epochs": 6},
         ),
         **_MLP,
-        "harder": _harder(_MLP["gradual"], 68, 40),
+        "harder": _harder(_MLP["fisher"], 68, 60),
     },
     "lenet_5": {
         "han2015": Method(
@@ -139,6 +141,6 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
             {"lr": 0.002, "epochs": 3},
         ),
         **_CNN,
-        "harder": _harder(_CNN["gradual"], 280, 30),
+        "harder": _harder(_CNN["fisher"], 280, 30),
     },
 }

@@ -25,11 +25,13 @@ __all__ = [
     "RateSchedule",
     "RecipeName",
     "RoundsSchedule",
+    "Saliency",
     "parse_class_weights",
 ]
 
 RecipeName = Literal["han2015", "guo2016", "zhu2017"]
 Method = Literal["iterative", "gradual", "splicing"]
+Saliency = Literal["magnitude", "fisher"]
 RoundsSchedule = Literal["cubic", "linear"]
 RateSchedule = Literal["cosine", "step", "constant"]
 OptimizerName = Literal["adamw", "sgd"]
@@ -71,6 +73,12 @@ class FineTune:
         0.25,
         "Share of such a training, at its end, in which masks stay as they are. The default is"
         " 0.25.",
+    )
+    saliency: Saliency = option(
+        "magnitude",
+        "Which weights a target share of zeros takes by method gradual: those of least magnitude"
+        " (the default) or of least fisher, magnitude x root mean square of the gradient, which"
+        " weighs layers against each other by what they do to the loss (Theis et al. 2018).",
     )
     rounds: int = option(
         1,
@@ -174,6 +182,8 @@ class FineTune:
                 "nesterov is a form of the momentum of sgd: choose the optimizer sgd with a"
                 " momentum above 0, or leave it out"
             )
+        if self.saliency != "magnitude":
+            self._check_saliency()
         if self.method != "iterative":
             self._check_method()
         elif (self.ramp, self.settle) != (FineTune.ramp, FineTune.settle):
@@ -210,6 +220,24 @@ class FineTune:
             raise UsageError(
                 f"the engine {self.engine} cannot change masks, as method {self.method} does:"
                 " leave out the engine"
+            )
+
+    def _check_saliency(self) -> None:
+        """Refuse what has no squared gradients when weights go."""
+        if self.method != "gradual":
+            raise UsageError(
+                f"saliency {self.saliency} counts gradients of the training in which weights go:"
+                " choose the method gradual, or leave it out"
+            )
+        if self.optimizer != "adamw":
+            raise UsageError(
+                f"saliency {self.saliency} takes the mean squared gradients that adamw keeps:"
+                " choose that optimizer, or leave it out"
+            )
+        if not self.ramp:
+            raise UsageError(
+                f"saliency {self.saliency} knows no gradients before the first step, where a ramp"
+                " of 0 prunes: give a longer ramp"
             )
 
     @property
@@ -318,6 +346,7 @@ _CHECKS: Mapping[str, _Check] = {
     "epochs": _whole(1),
     "rounds": _whole(1),
     "method": _choice(Method),
+    "saliency": _choice(Saliency),
     "ramp": _number("a share from 0 to 1", lambda value: 0 <= value <= 1),
     "settle": _number(f"a share {_FROM_ZERO}", lambda value: 0 <= value < 1),
     "rounds_schedule": _choice(RoundsSchedule),

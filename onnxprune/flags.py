@@ -32,6 +32,7 @@ from .finetune import (
     RateSchedule,
     RecipeName,
     RoundsSchedule,
+    Saliency,
     parse_class_weights,
 )
 from .options import flag_help
@@ -241,6 +242,7 @@ class TrainingFlags:
     recipe: Annotated[RecipeName | None, _training("recipe", "NAME")] = None
     epochs: Annotated[int | None, _count("epochs")] = None
     method: Annotated[Method | None, _training("method", "NAME")] = None
+    saliency: Annotated[Saliency | None, _training("saliency", "NAME")] = None
     rounds: Annotated[int | None, _count("rounds")] = None
     rounds_schedule: Annotated[RoundsSchedule | None, _training("rounds_schedule", "FORM")] = None
     ramp: Annotated[float | None, _training("ramp", "S")] = None

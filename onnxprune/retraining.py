@@ -192,7 +192,7 @@ class _Rounds:
         self._prune = prune
         check_use(
             settings,
-            pattern=config.pattern,
+            config,
             calibration=calibration,
             known=teaching.data.batches(settings.batch_size) is not None,
         )

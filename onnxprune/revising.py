@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from .config import Scope
+from .config import PruneConfig, Scope
 from .errors import UsageError
 from .finetune import FineTune
 from .graph.layer import LayerScan
@@ -13,7 +13,7 @@ from .model.model import Model
 from .model.tensors import TensorAddress
 from .pruning.once import PrunedOnce, finished, recounted
 from .pruning.plan import LayerPlan
-from .pruning.revision import GRADUAL, SPLICING, Aim, Hysteresis, revised
+from .pruning.revision import GRADUAL, SPLICING, Aim, Hysteresis, revised, weighed
 from .pruning.statistics import LayerStatistics
 from .training.setup import RoundSetup, Teaching, set_up
 from .training.timetable import Timetable
@@ -35,7 +35,7 @@ class Revising:
 
     def __init__(self, engine: Trainer, aim: Aim, settings: FineTune) -> None:
         self._engine, self._aim, self._seed = engine, aim, settings.seed
-        self._hysteresis = _HYSTERESIS[settings.method]
+        self._hysteresis, self._saliency = _HYSTERESIS[settings.method], settings.saliency
         self._candidates = engine.masks()
         self._timetable = Timetable(
             settings.height, settings.ramp, 1 - settings.settle, falls=settings.method == "splicing"
@@ -50,18 +50,21 @@ class Revising:
 
     def _revise(self, height: float) -> None:
         engine = self._engine
+        weights = engine.beneath()
+        if self._saliency == "fisher":
+            weights = weighed(self._aim, weights, engine.squared_gradients())
         masks = revised(
-            self._aim, height, self._hysteresis, engine.beneath(), engine.masks(), self._candidates
+            self._aim, height, self._hysteresis, weights, engine.masks(), self._candidates
         )
         engine.revise(masks)
 
 
-def check_use(settings: FineTune, *, pattern: str | None, calibration: str, known: bool) -> None:
+def check_use(settings: FineTune, config: PruneConfig, *, calibration: str, known: bool) -> None:
     """Refuse what has no sense together with pruning while training.
 
     Args:
         settings: How to retrain.
-        pattern: What zeros follow.
+        config: What to prune, and how hard.
         calibration: What repairs the pruned model; empty where nothing does.
         known: Whether the number of batches is known before the training.
 
@@ -71,10 +74,15 @@ def check_use(settings: FineTune, *, pattern: str | None, calibration: str, know
     method = settings.method
     if method == "iterative":
         return
-    if pattern is not None:
+    if config.pattern is not None:
         raise UsageError(
-            f"method {method} decides on single weights, and pattern {pattern} on groups of them:"
-            " leave out the pattern, or choose method iterative"
+            f"method {method} decides on single weights, and pattern {config.pattern} on groups"
+            " of them: leave out the pattern, or choose method iterative"
+        )
+    if settings.saliency != "magnitude" and config.sparsity is None:
+        raise UsageError(
+            f"saliency {settings.saliency} ranks weights for a share of zeros, and a quality is a"
+            " threshold of magnitudes: give a sparsity, or leave out the saliency"
         )
     if calibration:
         raise UsageError(

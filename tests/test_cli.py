@@ -156,6 +156,7 @@ def test_every_flag(api: FakeApi) -> None:
 EVERY_TRAINING_FLAG = {
     "epochs": ("--epochs 7", 7),
     "method": ("--method iterative", "iterative"),
+    "saliency": ("--saliency magnitude", "magnitude"),
     "rounds": ("--rounds 3", 3),
     "rounds_schedule": ("--rounds-schedule linear", "linear"),
     "ramp": ("--ramp 0.5", 0.5),

@@ -62,6 +62,17 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
     ({"method": "gradual", "ramp": 1.1}, "ramp is 1.1: give a share from 0 to 1"),
     ({"method": "gradual", "settle": 1.0}, "settle is 1.0: give a share from 0 up to but not"),
     ({"ramp": 0.1}, "ramp and settle are shares of a training that prunes: choose the method"),
+    ({"saliency": "taylor"}, "saliency 'taylor' is unknown: choose one of magnitude, fisher"),
+    ({"saliency": "fisher"}, "in which weights go: choose the method gradual"),
+    (
+        {"saliency": "fisher", "method": "splicing", "optimizer": "sgd"},
+        "in which weights go: choose the method gradual",
+    ),
+    (
+        {"saliency": "fisher", "method": "gradual", "optimizer": "sgd"},
+        "mean squared gradients that adamw keeps: choose that optimizer",
+    ),
+    ({"saliency": "fisher", "method": "gradual", "ramp": 0.0}, "give a longer ramp"),
     ({"rounds_schedule": "steep"}, "rounds-schedule 'steep' is unknown: choose one of cubic"),
     ({"lr": 0.0}, "lr is 0.0"),
     ({"lr": math.inf}, "lr is inf"),

@@ -110,6 +110,11 @@ SCENARIOS = {
         {"method": "gradual", "settle": 0.3, "batch_size": 2, "clip_norm": 1.0},
         prune={"sparsity": 0.6},
     ),
+    "fisher": Scenario(
+        model(DROPOUT, MLP_SHAPES),
+        {"method": "gradual", "saliency": "fisher", "batch_size": 2},
+        prune={"sparsity": 0.6},
+    ),
 }
 each = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 

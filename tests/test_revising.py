@@ -187,3 +187,48 @@ def test_one_step_is_enough(method: str) -> None:
 def test_nothing_to_prune_is_training_alone(method: str) -> None:
     result = run(mlp(), method, quality=0.0)
     assert result.report.kept == 72
+
+
+# ---- saliency ----------------------------------------------------------------------------------
+
+
+def rescaled(factor: float) -> ModelProto:
+    """The network with its first layer times a factor and its second by it: the same function."""
+    proto = mlp()
+    factors = {"w1": factor, "b1": factor, "w2": 1 / factor}
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor) * np.float32(factors.get(tensor.name, 1))
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return proto
+
+
+def left(proto: ModelProto, saliency: str) -> list[list[bool]]:
+    """Which weights stay when training moves them next to nothing."""
+    found = weights(run(proto, "gradual", sparsity=0.75, saliency=saliency, lr=1e-9, l2=0.0))
+    return [(found[name] != 0).ravel().tolist() for name in ("w1", "w2")]
+
+
+def test_fisher_does_not_depend_on_how_layers_are_scaled_and_magnitude_does() -> None:
+    one, other = mlp(), rescaled(16)
+    assert left(one, "fisher") == left(other, "fisher")
+    assert left(one, "magnitude") != left(other, "magnitude")
+    assert left(one, "fisher") != left(one, "magnitude")
+
+
+def test_fisher_meets_the_share_and_is_said() -> None:
+    result = run(mlp(), "gradual", sparsity=0.75, saliency="fisher")
+    assert zeros(weights(result), "w1", "w2") == 54
+    method = result.report.training.method
+    assert method is not None and method.endswith("of the steps, saliency fisher")
+
+
+def test_layers_of_their_own_quality_go_by_magnitude_beside_fisher() -> None:
+    more: dict[str, Any] = {"sparsity": 0.5, "layers": {"w2": 0.8}, "settle": 0.0, "lr": 1e-9}
+    found = weights(run(mlp(), "gradual", saliency="fisher", l2=0.0, **more))["w2"]
+    source = stored(mlp())["w2"]
+    assert np.array_equal(found != 0, np.abs(source) >= 0.8 * source.std())
+
+
+def test_fisher_needs_a_share_of_zeros() -> None:
+    with pytest.raises(UsageError, match=r"ranks weights for a share .*: give a sparsity"):
+        run(mlp(), "gradual", quality=1.0, saliency="fisher")

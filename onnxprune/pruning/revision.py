@@ -14,7 +14,7 @@ import numpy as np
 
 from .ranking import lowest
 
-__all__ = ["GRADUAL", "SPLICING", "Aim", "Hysteresis", "revised"]
+__all__ = ["GRADUAL", "SPLICING", "Aim", "Hysteresis", "revised", "weighed"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,25 @@ def revised(
         wanted = alive - round((alive - kept) * height)
         found.update(zip(names, _best([scores[name] for name in names], wanted), strict=True))
     return found
+
+
+def weighed(
+    aim: Aim, weights: Mapping[str, np.ndarray], squares: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Weights whose magnitudes say what the loss would lose by them, in layers of pools.
+
+    Without a weight w the loss rises by about ``F w^2 / 2``, where F, its entry of the Fisher
+    information's diagonal, is the mean squared gradient (Theis et al. 2018, "Faster gaze prediction
+    with dense networks and Fisher pruning"; LeCun et al. 1990, "Optimal Brain Damage").
+    Its root ranks alike. Layers with a threshold of their own stay as they are.
+
+    Args:
+        aim: What is to be left in the end.
+        weights: The weights.
+        squares: Mean squared gradients, all up to one factor.
+    """
+    pooled = [name for names, _ in aim.pools for name in names]
+    return {**weights, **{name: weights[name] * np.sqrt(squares[name]) for name in pooled}}
 
 
 def _best(scores: Sequence[np.ndarray], wanted: int) -> list[np.ndarray]:

@@ -78,6 +78,8 @@ def method_text(settings: FineTune) -> str:
     if settings.method == "iterative":
         return ""
     settled = f"masks settled after {1 - settings.settle:.0%} of the steps"
+    if settings.saliency != "magnitude":
+        settled += f", saliency {settings.saliency}"
     if settings.ramp == 0:
         return f"{settings.method}: thresholds at full height from the start, {settled}"
     rise = f"thresholds rising ({settings.rounds_schedule}) over {settings.ramp:.0%} of the steps"

@@ -28,6 +28,7 @@ from .graphs import (
     updated_name,
 )
 from .preparation import SEED_INPUT
+from .update.optimizers import SECOND_MOMENT
 
 __all__ = ["Trainer"]
 
@@ -133,6 +134,14 @@ class Trainer:
     def beneath(self) -> dict[str, np.ndarray]:
         """Copies of the spliced parameters as they are beneath their masks."""
         return {name: self._values.get(name) for name in self.graphs.spliced}
+
+    def squared_gradients(self) -> dict[str, np.ndarray]:
+        """Running means of the squared gradients of the spliced parameters, up to one factor.
+
+        They are adamw's second moments, so the optimizer must be that.
+        """
+        names = self.graphs.spliced
+        return {name: self._values.get(state_name(name, SECOND_MOMENT)) for name in names}
 
     def masks(self) -> dict[str, np.ndarray]:
         """Masks of the spliced parameters, bool: False where the model sees a zero."""

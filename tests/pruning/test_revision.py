@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from onnxprune.pruning.revision import GRADUAL, SPLICING, Aim, Hysteresis, revised
+from onnxprune.pruning.revision import GRADUAL, SPLICING, Aim, Hysteresis, revised, weighed
 
 each = pytest.mark.parametrize("hysteresis", [GRADUAL, SPLICING], ids=["gradual", "splicing"])
 
@@ -88,3 +88,20 @@ def test_splicing_prefers_what_is_there() -> None:
     mask = {"a": np.array([True, False, False])}
     found = revised(Aim({}, ((("a",), 1),)), 1.0, SPLICING, weights, mask, everything(weights))
     assert found["a"].tolist() == [False, False, True], "1.3 / 1.1 > 1.0 / 0.9 > 1.1 / 1.1"
+
+
+def test_fisher_weighs_pools_by_the_root_of_squared_gradients_and_leaves_thresholds() -> None:
+    weights = {"a": np.array([1.0, -2.0], np.float32), "b": np.array([3.0, -4.0], np.float32)}
+    squares = {"a": np.array([9.0, 4.0], np.float32), "b": np.array([0.0, 0.25], np.float32)}
+    aim = Aim({"a": 1.5}, ((("b",), 1),))
+    found = weighed(aim, weights, squares)
+    assert found["a"].tolist() == [1.0, -2.0]
+    assert found["b"].tolist() == [0.0, -2.0]
+    both = weighed(Aim({}, ((("a", "b"), 2),)), weights, squares)
+    masks = revised(
+        Aim({}, ((("a", "b"), 2),)), 1.0, GRADUAL, both, everything(weights), everything(weights)
+    )
+    assert {name: mask.tolist() for name, mask in masks.items()} == {
+        "a": [True, True],
+        "b": [False, False],
+    }

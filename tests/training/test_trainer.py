@@ -11,6 +11,7 @@ from onnx import ModelProto, numpy_helper
 
 from onnxprune.errors import ModelError
 from onnxprune.runtime import CannotRun
+from onnxprune.training.masked_use import with_masked_use
 from onnxprune.training.trainer import Trainer
 from onnxprune.training.update.optimizers import Optimizer
 from tests.training.nets import (
@@ -80,6 +81,21 @@ def test_moments_of_pruned_weights_stay_zero() -> None:
     for moment in moments:
         assert not moment[gone].any()
         assert moment[~gone].any()
+
+
+def test_squared_gradients_are_those_of_the_steps() -> None:
+    """At a rate of 1, without momentum, sgd moves weights by exactly their gradient."""
+    batch = batches(1)[0]
+    plain = trainer(mlp(), optimizer=Optimizer("sgd", momentum=0))
+    plain.step(batch, 1.0)
+    moved = stored(mlp())["w1"] - plain.parameters()["w1"]
+    adamw = Trainer(with_masked_use(graphs(mlp(), optimizer=Optimizer()), ["w1"]), threads=1)
+    assert not adamw.squared_gradients()["w1"].any()
+    adamw.step(batch, 1e-3)
+    found = adamw.squared_gradients()
+    assert found.keys() == {"w1"}
+    ratio = np.sqrt(found["w1"] / found["w1"].max())
+    np.testing.assert_allclose(ratio, np.abs(moved) / np.abs(moved).max(), atol=1e-5)
 
 
 def test_clipping_does_not_count_gradients_of_pruned_weights() -> None:

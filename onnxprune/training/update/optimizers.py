@@ -19,6 +19,7 @@ from ...errors import UsageError
 from ..builder import GraphBuilder
 
 __all__ = [
+    "SECOND_MOMENT",
     "Optimizer",
     "OptimizerName",
     "Slot",
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 OptimizerName = Literal["adamw", "sgd"]
+
+#: The state of adamw that is the running mean of squared gradients.
+SECOND_MOMENT = "second_moment"
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def state_factors(optimizer: Optimizer) -> Mapping[str, float]:
     """
     if optimizer.name == "adamw":
         first, second = optimizer.betas
-        return {"first_moment": 1 - first, "second_moment": 1 - second}
+        return {"first_moment": 1 - first, SECOND_MOMENT: 1 - second}
     return {"momentum": 1 / optimizer.momentum} if optimizer.momentum else {}
 
 
