@@ -98,13 +98,13 @@ def _ablation(
     """
     pace: dict[str, Any] = {"lr": adamw, "l2": 0.0, "batch_size": batch}
     at, whole = _at(ratio), {**pace, "epochs": epochs}
-    rounds = {**pace, "epochs": epochs // 5, "rounds": 5}
+    rounds = {**pace, "epochs": epochs // 4, "rounds": 4}
     splicing = {"lr": sgd, "batch_size": batch, "epochs": epochs}
     fisher = {**whole, "saliency": "fisher"}
     distilled = {**fisher, "distill": True, "loss": "cross-entropy"}
     return {
         "once": Method("pruned at once", at, None, whole),
-        "rounds": Method("5 rounds", at, None, rounds),
+        "rounds": Method("4 rounds", at, None, rounds),
         "splicing": Method("splicing", at, "guo2016", splicing),
         "gradual": Method("gradual", at, "zhu2017", whole),
         "fisher": Method("gradual, Fisher", at, "zhu2017", fisher),
