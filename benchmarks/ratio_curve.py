@@ -5,10 +5,11 @@
     python -m benchmarks.ratio_curve --table            the table of docs/results.md
     python -m benchmarks.ratio_curve --picture docs/ratio_curve.svg
 
-Models of other people are pruned gradually while they are retrained on their training set, less
-its last tenth. The largest ratio that loses at most half a point on that tenth is the one of the
-table; the test set is measured for every ratio and decides nothing. Results are kept after every
-cell in benchmarks/results/ratio_curve.json. Models and data: see benchmarks/zoo_data.py.
+Models of other people are pruned gradually by Fisher information while they are retrained on their
+training set, less its last tenth. The largest ratio that loses at most half a point on that tenth
+is the one of the table, with its command; the test set is measured for every ratio and decides
+nothing. Results are kept after every cell in benchmarks/results/ratio_curve.json, and a cell whose
+command is another one now is measured again. Models and data: see benchmarks/zoo_data.py.
 """
 
 from __future__ import annotations
@@ -62,11 +63,29 @@ def main() -> None:
         return
     for name, ratio in [] if given.table else product(given.models, given.ratios):
         key = f"{name} {ratio:g}"
-        if key not in cells:
+        if cells.get(key, {}).get("command") != command(name, ratio):
             cells[key] = measure(PAIRS[name], ratio)
             write_results(given.results, cells)
         print(key, json.dumps(cells[key]), flush=True)
     print(table(cells))
+
+
+def settings(name: str, ratio: float) -> Cells:
+    """What a model is pruned with, by the names of flags."""
+    return {
+        "sparsity": round(1 - 1 / ratio, 5),
+        "method": "gradual",
+        "saliency": "fisher",
+        "epochs": EPOCHS[name],
+        "lr": RATE,
+        "batch_size": BATCH,
+    }
+
+
+def command(name: str, ratio: float) -> str:
+    """The same as a command line."""
+    flags = [f"--{flag.replace('_', '-')} {value}" for flag, value in settings(name, ratio).items()]
+    return " ".join([f"onnxprune {name}.onnx --train train.npz", *flags, "--format gaps"])
 
 
 def measure(pair: Pair, ratio: float) -> Cells:
@@ -77,18 +96,18 @@ def measure(pair: Pair, ratio: float) -> Cells:
     test = Meter(pair.arrays("test"))
     source = read(pair.path)
     started = time.perf_counter()
+    how = settings(pair.model, ratio)
     result = onnxprune.prune(
         pair.path,
-        sparsity=1 - 1 / ratio,
+        sparsity=how.pop("sparsity"),
         train=_first(train, first),
-        finetune=onnxprune.FineTune(
-            method="gradual", epochs=EPOCHS[pair.model], lr=RATE, batch_size=BATCH
-        ),
+        finetune=onnxprune.FineTune(**how),
         format="gaps",
     )
     seconds = time.perf_counter() - started
     report, pruned = result.report, read(result.to_proto())
     return {
+        "command": command(pair.model, ratio),
         "held_out": [held(source), held(pruned)],
         "test": [test(source), test(pruned)],
         "weights": report.weights,
@@ -108,6 +127,7 @@ def table(cells: Mapping[str, Any]) -> str:
         "| model | dense, test | pruned, test | weights ratio | file ratio | minutes |",
         "|---|---|---|---|---|---|",
     ]
+    commands = []
     for name in EPOCHS:
         good = [cell for cell in _cells(cells, name) if lost(cell) <= LOSS]
         if good:
@@ -116,7 +136,8 @@ def table(cells: Mapping[str, Any]) -> str:
             ratio, size = best["weights"] / best["kept"], best["bytes"][0] / best["bytes"][1]
             minutes = f"{best['seconds'] / 60:.1f}"
             lines.append(f"| {name} | {before} | {after} | {ratio:.1f} | {size:.1f} | {minutes} |")
-    return "\n".join(lines)
+            commands.append(f"    {best['command']}")
+    return "\n".join([*lines, "", *commands])
 
 
 def picture(cells: Mapping[str, Any]) -> str:
