@@ -98,18 +98,20 @@ def _ablation(
     """
     pace: dict[str, Any] = {"lr": adamw, "l2": 0.0, "batch_size": batch}
     at, whole = _at(ratio), {**pace, "epochs": epochs}
-    rounds = {**pace, "epochs": epochs // 4, "rounds": 4}
+    rounds = {**pace, "epochs": epochs // 2, "rounds": 2}
     splicing = {"lr": sgd, "batch_size": batch, "epochs": epochs}
     fisher = {**whole, "saliency": "fisher"}
     distilled = {**fisher, "distill": True, "loss": "cross-entropy"}
     return {
         "once": Method("pruned at once", at, None, whole),
-        "rounds": Method("4 rounds", at, None, rounds),
+        "rounds": Method("2 rounds", at, None, rounds),
         "splicing": Method("splicing", at, "guo2016", splicing),
         "gradual": Method("gradual", at, "zhu2017", whole),
         "fisher": Method("gradual, Fisher", at, "zhu2017", fisher),
         "distilled": Method("gradual, Fisher, distillation", at, "zhu2017", distilled),
-        "longer": Method("gradual, Fisher", at, "zhu2017", {**fisher, "epochs": 2 * epochs}),
+        "longer": Method(
+            "gradual, Fisher, distillation", at, "zhu2017", {**distilled, "epochs": 2 * epochs}
+        ),
     }
 
 
@@ -119,8 +121,8 @@ def _harder(method: Method, ratio: float, epochs: int) -> Method:
     return replace(method, prune=_at(ratio), title=f"{method.title}, {ratio:g}x", settings=settings)
 
 
-_MLP = _ablation(56, 24, 128, adamw=2e-3, sgd=0.05)
-_CNN = _ablation(108, 8, 128, adamw=2e-3, sgd=0.02)
+_MLP = _ablation(56, 20, 128, adamw=2e-3, sgd=0.05)
+_CNN = _ablation(108, 6, 128, adamw=2e-3, sgd=0.02)
 
 METHODS: Mapping[str, Mapping[str, Method]] = {
     "lenet_300_100": {
@@ -131,7 +133,7 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
             {"lr": 0.005, "epochs": 6},
         ),
         **_MLP,
-        "harder": _harder(_MLP["fisher"], 68, 60),
+        "harder": _harder(_MLP["distilled"], 68, 60),
     },
     "lenet_5": {
         "han2015": Method(
@@ -141,6 +143,6 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
             {"lr": 0.002, "epochs": 3},
         ),
         **_CNN,
-        "harder": _harder(_CNN["fisher"], 280, 30),
+        "harder": _harder(_CNN["distilled"], 280, 30),
     },
 }
