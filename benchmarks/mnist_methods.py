@@ -133,7 +133,8 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
             {"lr": 0.005, "epochs": 6},
         ),
         **_MLP,
-        "harder": _harder(_MLP["distilled"], 68, 60),
+        "harder": _harder(_MLP["fisher"], 68, 60),
+        "harder_distilled": _harder(_MLP["distilled"], 68, 60),
     },
     "lenet_5": {
         "han2015": Method(
@@ -143,6 +144,7 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
             {"lr": 0.002, "epochs": 3},
         ),
         **_CNN,
-        "harder": _harder(_CNN["distilled"], 280, 30),
+        "harder": _harder(_CNN["fisher"], 280, 30),
+        "harder_distilled": _harder(_CNN["distilled"], 280, 30),
     },
 }
