@@ -130,7 +130,7 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
             "han2015",
             {"quality": 1.9, "layers": {"fc3": 1.0}},
             "han2015",
-            {"lr": 0.005, "epochs": 6},
+            {"lr": 0.005, "epochs": 10},
         ),
         **_MLP,
         "harder": _harder(_MLP["fisher"], 68, 60),
@@ -139,9 +139,9 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
     "lenet_5": {
         "han2015": Method(
             "han2015",
-            {"quality": 1.9, "layers": {"conv1": 0.4, "conv2": 1.5, "fc2": 1.2}},
+            {"quality": 1.8, "layers": {"conv1": 0.4, "conv2": 1.5, "fc2": 1.2}},
             "han2015",
-            {"lr": 0.002, "epochs": 3},
+            {"lr": 0.002, "epochs": 4},
         ),
         **_CNN,
         "harder": _harder(_CNN["fisher"], 280, 30),
