@@ -139,7 +139,7 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
     "lenet_5": {
         "han2015": Method(
             "han2015",
-            {"quality": 1.8, "layers": {"conv1": 0.4, "conv2": 1.5, "fc2": 1.2}},
+            {"quality": 1.9, "layers": {"conv1": 0.4, "conv2": 1.5, "fc2": 1.2}},
             "han2015",
             {"lr": 0.002, "epochs": 4},
         ),
