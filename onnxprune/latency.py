@@ -31,7 +31,9 @@ def latency_of(before: Model, after: Model) -> Latency:
     Raises:
         CannotRun: onnxruntime is absent, or one of the models does not run, or is too large.
     """
-    sessions = [open_session(_bytes(model), threads=THREADS) for model in (before, after)]
+    sessions = [
+        open_session(_bytes(model), threads=THREADS, claims="all") for model in (before, after)
+    ]
     feeds, _ = first_run(sessions[0])
     seconds = interleaved_seconds(sessions, [feeds, feeds], runs=_runs(sessions[0], feeds))
     first, second = (float(np.median(row)) for row in seconds)

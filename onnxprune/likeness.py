@@ -32,7 +32,9 @@ def outputs_differ(before: Model, after: Model) -> float | None:
         CannotRun: onnxruntime is absent, or one of the models does not run.
     """
     first, second = (
-        open_session(b"".join(serialised(m.proto, m.payloads).blocks()), light=True, threads=1)
+        open_session(
+            b"".join(serialised(m.proto, m.payloads).blocks()), light=True, threads=1, claims="all"
+        )
         for m in (before, after)
     )
     feeds, want = first_run(first)

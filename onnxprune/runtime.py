@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from onnx import ModelProto
 
 from .errors import OnnxPruneError
-from .model.demand import demand
+from .model.demand import demand, demand_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 Feeds = Mapping[str, Any]
+#: Values whose sizes count before a model is opened.
+Claims = Literal["constants", "all"]
 
 #: onnxruntime's names of tensor types, as numpy types.
 ELEMENTS: dict[str, Any] = {
@@ -70,7 +73,11 @@ class TooSlow(CannotRun):
 
 
 def open_session(
-    model: Path | bytes, *, light: bool = False, threads: int = 0
+    model: Path | bytes,
+    *,
+    light: bool = False,
+    threads: int = 0,
+    claims: Claims | None = "constants",
 ) -> onnxruntime.InferenceSession:
     """An onnxruntime CPU session.
 
@@ -78,15 +85,19 @@ def open_session(
         model: Path of a model file, or its bytes.
         light: Skip graph optimization and weight packing: quicker to open, for one run.
         threads: Threads of a run; 0 for all. Only on one do equal models always give equal bits.
+        claims: What is looked at before, see `check_demand`; None: nothing, as of a part of a model
+            that was looked at.
 
     Raises:
-        CannotRun: onnxruntime is not installed or does not accept the model.
+        CannotRun: onnxruntime is not installed or does not accept the model, or it claims far too
+            much memory.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise CannotRun(f"onnxruntime is not installed ({error})") from error
-    check_demand(model)
+    if claims is not None:
+        check_demand(model, claims)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
@@ -127,9 +138,22 @@ def training_session(model: bytes, *, threads: int = 0) -> onnxruntime.Inference
         raise CannotRun(f"onnxruntime does not load a training graph: {cause(error)}") from error
 
 
-def check_demand(model: Path | bytes) -> None:
-    """Refuse a model that fills far more memory than it takes on disk; raises CannotRun."""
-    found = demand(model)
+def check_demand(model: Path | bytes | ModelProto, claims: Claims = "constants") -> None:
+    """Refuse a model that fills far more memory than it takes on disk.
+
+    Args:
+        model: Path of a model file, its bytes, or the message, which may lack those of tensors.
+        claims: Which values count: ``constants``, which onnxruntime computes as soon as it opens
+            the model, or ``all``, where nobody asked for a run but a check.
+
+    Raises:
+        CannotRun: Which value is too large.
+    """
+    constants = claims == "constants"
+    if isinstance(model, ModelProto):
+        found = demand_of(model, constants=constants)
+    else:
+        found = demand(model, constants=constants)
     if found.bytes > max(MOST_BYTES, MOST_TIMES * found.stored):
         raise CannotRun(
             f"running it takes too much memory: '{found.value}' alone has {found.bytes:,} bytes"

@@ -194,7 +194,7 @@ def _compare(path: Path, expected: Model, *, light: bool) -> str | None:
     """How the outputs are equal; None where they are not."""
     feeds, want = _reference(expected, light, path.parent)
     try:
-        have = run(open_session(path, light=light, threads=1), feeds, 4 * RUN_SECONDS)
+        have = run(open_session(path, light=light, threads=1, claims="all"), feeds, 4 * RUN_SECONDS)
     except TooSlow:
         raise
     except CannotRun as error:
@@ -215,7 +215,7 @@ def _is_random(model: Model, folder: Path) -> bool:
 
 
 def _run_alone(path: Path) -> CheckResult:
-    session = open_session(path, light=True, threads=1)
+    session = open_session(path, light=True, threads=1, claims="all")
     first_run(session, 60 * RUN_SECONDS)
     return CheckResult("onnxruntime", "passed", "runs on random inputs (over 1 GB: not compared)")
 
@@ -239,13 +239,13 @@ def _session(model: Model, light: bool, folder: Path) -> onnxruntime.InferenceSe
     """A session over the dense model: from memory, or mapped from a copy in `folder` if large."""
     joined = serialised(model.proto, model.payloads)
     if joined.size <= LARGE:
-        return open_session(b"".join(joined.blocks()), light=light, threads=1)
+        return open_session(b"".join(joined.blocks()), light=light, threads=1, claims="all")
     copy = folder / "reference.onnx"
     try:
         write_pair(model, copy)
     except OSError as error:
         raise CannotRun(f"no second copy of the model could be written: {error}") from error
-    return open_session(copy, light=light, threads=1)
+    return open_session(copy, light=light, threads=1, claims="all")
 
 
 def same_outputs(have: Any, want: Any) -> bool:

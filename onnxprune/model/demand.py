@@ -1,7 +1,8 @@
 """How much memory a model claims to need: the largest value in it, as far as shapes tell.
 
 A file of a few hundred bytes may fill an array of any size (ConstantOfShape, Expand, Tile, Range, a
-chain of Concat), and a runtime computes such constants as soon as it opens the model.
+chain of Concat), and a runtime computes such constants as soon as it opens the model. What follows
+from a model's inputs is another matter: whoever has samples of them may well want it computed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..errors import ModelError
 from .dtypes import storage_bytes
 from .external_data import map_file
 from .inlining import inferred
-from .tensors import all_tensors, walk_graphs
+from .tensors import all_tensors, subgraphs, walk_graphs
 from .wire import split
 
 __all__ = ["Demand", "demand", "demand_of"]
@@ -38,29 +39,30 @@ class Demand:
     stored: int
 
 
-def demand(model: Path | bytes) -> Demand:
-    """The largest value of a model file, or of the bytes of one."""
+def demand(model: Path | bytes, *, constants: bool = False) -> Demand:
+    """The largest value of a model file, or of the bytes of one; see `demand_of`."""
     buffer = map_file(model) if isinstance(model, Path) else memoryview(model)
     try:
         proto = ModelProto.FromString(split(buffer)[0])
     except Exception:  # no model: whoever opens it says so
         return Demand("", 0, len(buffer))
-    return demand_of(proto, len(buffer))
+    return demand_of(proto, len(buffer), constants=constants)
 
 
-def demand_of(proto: ModelProto, stored: int = 0) -> Demand:
+def demand_of(proto: ModelProto, stored: int = 0, *, constants: bool = False) -> Demand:
     """The largest value of a model.
 
     Args:
         proto: The model, which may be without the bytes of its tensors.
         stored: Bytes of its file.
+        constants: Whether only values count that follow from no input.
     """
     tensors = sum(_bytes(t.data_type, t.dims) for t in all_tensors(proto))
     try:
         known = inferred(proto)
     except ModelError:
         known = proto  # what the file states is all there is
-    largest = max(_values(known), key=_size, default=None)
+    largest = max(_constants(known) if constants else _values(known), key=_size, default=None)
     name, size = ("", 0) if largest is None else (largest.name, _size(largest))
     return Demand(name, size, max(stored, tensors))
 
@@ -71,6 +73,19 @@ def _values(proto: ModelProto) -> Iterator[ValueInfoProto]:
             yield from graph.value_info
             yield from graph.input
             yield from graph.output
+
+
+def _constants(proto: ModelProto) -> Iterator[ValueInfoProto]:
+    """Values that nodes make from initializers, from each other or from nothing."""
+    for _, graph in walk_graphs(proto):
+        if not isinstance(graph, GraphProto):
+            continue
+        known = {"", *(tensor.name for tensor in graph.initializer)}
+        for node in graph.node:
+            if known.issuperset(node.input) and not any(True for _ in subgraphs(node, 0)):
+                known.update(node.output)
+        yield from (value for value in graph.value_info if value.name in known)
+        yield from (value for value in graph.output if value.name in known)
 
 
 def _size(value: ValueInfoProto) -> int:

@@ -105,7 +105,7 @@ class Influence:
         self._addresses = dict(forward.addresses)
         expose(proto, dict.fromkeys(self._gradients.values()), self._weights(model))
         declare_older(proto)
-        self._session = open_session(proto.SerializeToString())
+        self._session = open_session(proto.SerializeToString(), claims=None)
         source = Model(forward.inference, {}, model.origin)
         self._batches = list(_signed(source, samples, signs, forward.fixed_batch))
 

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..model.model import Model
 from ..model.tensors import TensorAddress
 from ..pruning.plan import LayerPlan, Progress
+from ..runtime import check_demand
 from ..training.batching.axis import already_free
 from .biases import BIAS_INPUT
 from .bn import normalizations, renormalized
@@ -123,6 +124,7 @@ class Repairer:
 
     Raises:
         DataError: The data does not fit the model, or holds NaN or infinity.
+        CannotRun: Constants of the model would fill memory.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class Repairer:
         if samples < 1:
             raise UsageError(f"a repair needs at least 1 sample, not {samples}")
         self.plans = tuple(plans)
+        check_demand(source.proto)
         self.source = working_form(source)
         if not isinstance(data, Samples):
             data = take_samples(data, input_specs(self.source.proto), samples)

@@ -117,8 +117,8 @@ def _opened(model: Model) -> onnxruntime.InferenceSession:
     if joined.size > INLINE_LIMIT:
         with tempfile.TemporaryDirectory() as folder:
             write_pair(model, Path(folder) / "model.onnx")
-            return open_session(Path(folder) / "model.onnx")
-    return open_session(b"".join(joined.blocks()))
+            return open_session(Path(folder) / "model.onnx", claims=None)
+    return open_session(b"".join(joined.blocks()), claims=None)
 
 
 def _has_halves(model: Model) -> bool:

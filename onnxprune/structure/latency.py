@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto
 
 from ..comparison.interleaved import interleaved_seconds
-from ..runtime import CannotRun, Feeds, open_session, open_size, random_feeds, run
+from ..runtime import CannotRun, Claims, Feeds, open_session, open_size, random_feeds, run
 
 __all__ = ["Race", "Speed"]
 
@@ -43,14 +43,15 @@ class Race:
 
     def __init__(self, dense: ModelProto, threads: int, feeds: Feeds | None = None) -> None:
         self._threads = threads
-        self._dense = open_session(dense.SerializeToString(), threads=threads)
+        claims: Claims = "all" if feeds is None else "constants"
+        self._dense = open_session(dense.SerializeToString(), threads=threads, claims=claims)
         self._feeds = _working_feeds(self._dense) if feeds is None else feeds
         if feeds is None:
             self.guessed = open_size(self._dense, self._feeds)
 
     def against(self, smaller: ModelProto) -> Speed:
         """Run both in turn; raises CannotRun where the other model does not run."""
-        other = open_session(smaller.SerializeToString(), threads=self._threads)
+        other = open_session(smaller.SerializeToString(), threads=self._threads, claims=None)
         seconds = interleaved_seconds([self._dense, other], [self._feeds, self._feeds])
         dense, other_median = np.median(seconds, axis=1).tolist()
         return Speed(dense, other_median, float(np.median(seconds[0] / seconds[1])))

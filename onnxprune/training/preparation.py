@@ -82,7 +82,7 @@ def prepare(model: Model, *, bn: BatchNormalizationMode = "frozen") -> Forward:
         )
     proto = to_proto(model)
     try:
-        check_demand(proto.SerializeToString())
+        check_demand(proto)
     except CannotRun as error:
         raise ModelError(f"training runs the model, and {error}") from error
     lifted = hoisted(proto)

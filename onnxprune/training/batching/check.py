@@ -64,7 +64,7 @@ def _session(proto: ModelProto) -> InferenceSession:
     copy = ModelProto()
     copy.CopyFrom(proto)
     declare_older(copy)
-    return open_session(copy.SerializeToString())
+    return open_session(copy.SerializeToString(), claims="all")
 
 
 def _one_by_one(original: ModelProto) -> tuple[list[Feeds], list[list[Any]]] | None:
