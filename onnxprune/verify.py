@@ -33,6 +33,9 @@ LARGE = 64 * 2**20
 HUGE = 2**30
 #: With more nodes than this, sessions are opened without optimization too.
 MANY_NODES = 10_000
+#: With more nodes than this a file is not run: onnxruntime's time to open it grows with their
+#: square, to minutes.
+MOST_NODES = 50_000
 
 
 def check_weights(path: Path, expected: Model) -> CheckResult:
@@ -169,12 +172,17 @@ def check_runtime(path: Path, size: int, expected: Model) -> CheckResult:
         OutputError: The in-memory model runs and the file does not, or outputs differ.
     """
     try:
+        nodes = len(expected.proto.graph.node)
+        if nodes > MOST_NODES:
+            return CheckResult(
+                "onnxruntime", "skipped", f"it would take minutes to open {nodes:,} nodes"
+            )
         if (memory := _dense_bytes(path)) > HUGE:
             held = f"its sparse weights are {memory / 1e9:.1f} GB as onnxruntime holds them, dense"
             return CheckResult("onnxruntime", "skipped", held)
         if size > HUGE:
             return _run_alone(path)
-        light = size > LARGE or len(expected.proto.graph.node) > MANY_NODES
+        light = size > LARGE or nodes > MANY_NODES
         result = _compare(path, expected, light=light)
         if result is None and not light:
             result = _compare(path, expected, light=True)

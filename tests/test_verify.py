@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxprune
+from onnxprune import verify
 from onnxprune.cli import main
 from onnxprune.config import Format
 from onnxprune.errors import OutputError
@@ -200,3 +201,21 @@ def test_without_the_runtime_check_a_changed_function_passes(
     with pytest.raises(OutputError, match="differs"):
         onnxprune.prune(model, format="dense", check=False).save(tmp_path / "b.onnx")
     assert set(state(tmp_path)) == {"m.onnx", "out.onnx"}
+
+
+def test_what_would_fill_memory_or_take_minutes_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = saved(mlp((40, 300, 10)), tmp_path / "m.onnx")
+    monkeypatch.setattr(verify, "LARGE", 0)
+    monkeypatch.setattr(verify, "HUGE", 10_000)
+    for name, says in (("sparse.onnx", "sparse weights are"), ("dense.onnx", "")):
+        result = onnxprune.prune(
+            source, quality=1.5, shrink=False, format="dense" if name[0] == "d" else "sparse"
+        )
+        (check,) = (c for c in result.save(tmp_path / name).checks if c.name == "onnxruntime")
+        assert check.outcome == ("skipped" if says else "passed")
+        assert says in check.detail
+    monkeypatch.setattr(verify, "MOST_NODES", 2)
+    (check,) = (c for c in result.save(tmp_path / "n.onnx").checks if c.name == "onnxruntime")
+    assert (check.outcome, "3 nodes" in check.detail) == ("skipped", True)

@@ -113,9 +113,10 @@ class Site:
             n for name, new in self.replaced.items() if name not in in_place for n in new.nodes
         ]
         if isinstance(self.graph, GraphProto):
-            for index in reversed(range(len(self.graph.initializer))):
-                if self.graph.initializer[index].name in self.replaced.keys() - in_place:
-                    del self.graph.initializer[index]
+            gone = self.replaced.keys() - in_place
+            kept = [tensor for tensor in self.graph.initializer if tensor.name not in gone]
+            del self.graph.initializer[:]
+            self.graph.initializer.extend(kept)
             for new in self.replaced.values():
                 self.graph.initializer.extend(new.initializers)
                 self.graph.sparse_initializer.extend(new.sparse)
