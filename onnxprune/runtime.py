@@ -194,7 +194,8 @@ def run(
 
 def _run(session: onnxruntime.InferenceSession, feeds: Feeds, options: Any) -> list[Any]:
     try:
-        return list(session.run(None, dict(feeds), options))
+        more = () if options is None else (options,)
+        return list(session.run(None, dict(feeds), *more))
     except Exception as error:  # onnxruntime raises many unrelated types
         raise CannotRun(f"onnxruntime does not run it: {cause(error)}") from error
 

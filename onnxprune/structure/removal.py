@@ -144,7 +144,12 @@ class _Removal:
         if len(dims) != len(masks):
             return False
         for dim, mask in zip(dims, masks, strict=True):
-            if not mask.all():
+            if mask.all():
+                continue
+            # What was open stays open: its size here is only that of the run that was analysed.
+            fixed = dim.dim_value == mask.size
+            dim.Clear()
+            if fixed:
                 dim.dim_value = int(mask.sum())
         return True
 

@@ -37,7 +37,9 @@ def problems_of(
         form: Storage format.
         folder: Where to write.
     """
-    report = onnxprune.prune(source, quality=quality, format=form).save(folder / "pruned.onnx")
+    # What is counted is the threshold's work alone: no dead channels taken out after it.
+    result = onnxprune.prune(source, quality=quality, format=form, shrink=False)
+    report = result.save(folder / "pruned.onnx")
     after = onnx.load(folder / "pruned.onnx")
     counts = counted(before, quality)
     said = sorted((row.weights, row.alive_before, row.kept) for row in report.layers)

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune import latency
 from onnxprune.model import budget, save
 from tests.builders import arrays, mlp, saved
 
@@ -17,7 +18,7 @@ SIZES = (40, 300, 200, 10)
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that the model's sparse forms pass together, but not each alone."""
     monkeypatch.setattr(budget, "ROOM", 0)
-    for module in (budget, save):
+    for module in (budget, latency, save):
         monkeypatch.setattr(module, "INLINE_LIMIT", 100_000)
 
 

@@ -90,6 +90,32 @@ def test_shapes_that_are_declared_are_the_new_ones() -> None:
     assert declared == [info for info in found if info.name != "h"]
 
 
+def test_a_cut_axis_of_open_size_stays_open() -> None:
+    """A run that is analysed has some batch; what is declared afterwards must not."""
+    shapes = {"s": ints(7, -1, 4), "u": ints(-1, 4, 7, 4), "z": ints(-1, 7, 16)}
+    nodes = """t = Transpose<perm=[1,0,2]>(x)
+        h = MatMul(t, w)
+        a = Reshape(h, s)
+        b = Transpose<perm=[1,0,2]>(a)
+        c = Reshape(b, u)
+        d = Transpose<perm=[0,2,1,3]>(c)
+        e = Reshape(d, z)
+        y = MatMul(e, v)"""
+    case = Case(nodes, {"w": (16, 16), "v": (16, 3)} | shapes, [], sample=(7, 16))
+    model = onnx.shape_inference.infer_shapes(built(case))
+    dims = {info.name: info.type.tensor_type.shape.dim for info in model.graph.value_info}
+    dims["a"][1].dim_param = dims["b"][0].dim_param = "4*N"
+    coupling = analyse(model)
+    cut = 0
+    for group in find_groups(coupling):
+        smaller = compare(model, coupling, half(group), [feed(case, batch) for batch in (1, 3)])
+        for info in smaller.graph.value_info:
+            for dim, was in zip(info.type.tensor_type.shape.dim, dims[info.name], strict=True):
+                assert not dim.dim_value or was.dim_value
+                cut += was.dim_param == "4*N" and dim.dim_param != "4*N"
+    assert cut == 2
+
+
 @pytest.mark.parametrize("ir_version", [3, 8])
 def test_a_shared_vector_is_copied_only_where_it_differs(ir_version: int) -> None:
     model = built(Case(TWO, CONVS, [], opset=8, ir_version=ir_version))
