@@ -37,6 +37,8 @@ __all__ = [
 #: Bytes of the largest model in which dead neurons are looked for unasked: it takes several times
 #: as much memory.
 LARGEST = 512 * 2**20
+#: The same where weights are this many times the file: that few of them are left, or never were.
+LARGEST_SPARSE, TIMES = 64 * 2**20, 100
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,8 @@ def without_dead(
     stay = Shape(model, None, dict(zip(layers, layers, strict=True)))
     if config.shrink is False:
         return stay
-    if config.shrink is None and _size(model) > LARGEST:
-        return _kept(stay, "not looked for in a model of over 512 MB; --shrink looks for them")
+    if config.shrink is None and (reason := _too_large(model)):
+        return _kept(stay, f"not looked for in {reason}; --shrink looks for them")
     try:
         done = shrink(model, align=config.align or BLOCK, progress=progress)
     except Exception as error:
@@ -138,6 +140,19 @@ def without_dead(
         return _kept(stay, "dead channels stay: model-local functions hold layers")
     found = Shape(done.model, _of_dead(done), places)
     return _checked(stay, found) if check else found
+
+
+def _too_large(model: Model) -> str:
+    """Of what kind a model is whose dead channels nobody is to look for unasked; else nothing.
+
+    The search holds several dense copies of the weights.
+    """
+    size = _size(model)
+    if size > LARGEST:
+        return "a model of over 512 MB"
+    if size > LARGEST_SPARSE and size > TIMES * (model.origin.file_bytes or size):
+        return f"a model whose dense weights take over {TIMES} times its file"
+    return ""
 
 
 def left_in_pattern(model: Model, layers: Iterable[TensorAddress], pattern: str) -> Shape:

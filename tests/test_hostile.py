@@ -141,6 +141,20 @@ def test_constants_that_claim_more_than_there_is(
         capsys.readouterr()
 
 
+@pytest.mark.parametrize("kind", bombs(2))
+def test_bombs_in_a_model_without_an_opset(kind: str, tmp_path: Path, capsys: Capture) -> None:
+    """Shape inference says nothing of it, and onnxruntime runs it as one of the newest opset."""
+    model = with_bomb(kind, 2**30, "output")
+    model.opset_import[0].domain = "elsewhere"
+    path = saved(model, tmp_path / "m.onnx")
+    for arguments in COMMANDS.values():
+        with frugal():
+            code = main([str(path), *arguments, "--overwrite"])
+        captured = capsys.readouterr()
+        assert code in (0, 1) and captured.err.count("\n") == code, captured.err
+        assert "memory" not in captured.err
+
+
 def test_what_is_not_run_is_said(tmp_path: Path, capsys: Capture) -> None:
     path = saved(with_bomb("ConstantOfShape", 2**32, "output"), tmp_path / "m.onnx")
     assert main([str(path)]) == 0

@@ -110,6 +110,19 @@ def test_large_models_are_left_alone_unasked(monkeypatch: pytest.MonkeyPatch) ->
     assert onnxprune.prune(dying(), quality=0.3, shrink=True).report.structure.changed
 
 
+def test_a_small_file_of_large_weights_is_left_alone_unasked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(restructuring, "LARGEST_SPARSE", 100)
+    monkeypatch.setattr(restructuring, "TIMES", 2)
+    onnxprune.prune(dying(), quality=2.5, shrink=False).save(tmp_path / "sparse.onnx")
+    report = onnxprune.prune(tmp_path / "sparse.onnx", quality=3.5).report
+    assert report.structure is not None
+    assert report.structure.reason.startswith("not looked for in a model whose dense weights take")
+    path = saved(dying(), tmp_path / "dense.onnx")
+    assert onnxprune.prune(path, quality=0.3).report.structure.changed
+
+
 def test_models_over_2_gb_are_pruned_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> ModelProto:
         raise OutputError("too large for one message")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import GraphProto, ModelProto, TypeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TypeProto, ValueInfoProto, defs
 
 from ..errors import ModelError
 from .dtypes import storage_bytes
@@ -59,12 +59,22 @@ def demand_of(proto: ModelProto, stored: int = 0, *, constants: bool = False) ->
     """
     tensors = sum(_bytes(t.data_type, t.dims) for t in all_tensors(proto))
     try:
-        known = inferred(proto)
+        known = inferred(_as_run(proto))
     except ModelError:
         known = proto  # what the file states is all there is
     largest = max(_constants(known) if constants else _values(known), key=_size, default=None)
     name, size = ("", 0) if largest is None else (largest.name, _size(largest))
     return Demand(name, size, max(stored, tensors))
+
+
+def _as_run(proto: ModelProto) -> ModelProto:
+    """The model with an opset: onnxruntime takes one that names none to be of the newest."""
+    if any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    copy.opset_import.add(version=defs.onnx_opset_version())
+    return copy
 
 
 def _values(proto: ModelProto) -> Iterator[ValueInfoProto]:

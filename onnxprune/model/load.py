@@ -109,6 +109,7 @@ def parse(
         sparse=frozenset(sparse),
     )
     model = Model(proto, payloads, origin)
+    _check_producers(proto)
     _check_cycles(proto)
     return model
 
@@ -174,6 +175,24 @@ def _value_names(graph: GraphProto) -> Iterator[object]:
     for value in (*graph.input, *graph.output, *graph.value_info):
         yield value.name
         yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+
+
+def _check_producers(proto: ModelProto) -> None:
+    """Refuse a graph in which two nodes compute the same value: nobody knows which one is read."""
+    for scope, graph in walk_graphs(proto):
+        producer: dict[str, int] = {}
+        for index, node in enumerate(graph.node):
+            for name in filter(None, node.output):
+                if name in producer:
+                    both = " and ".join(
+                        f"'{graph.node[place].name or place}' ({graph.node[place].op_type})"
+                        for place in (producer[name], index)
+                    )
+                    where = f" in {'/'.join(scope)}" if scope else ""
+                    raise ModelError(
+                        f"'{name}' is computed by two nodes{where}, {both}; export the model again"
+                    )
+                producer[name] = index
 
 
 def _check_cycles(proto: ModelProto) -> None:

@@ -77,6 +77,10 @@ def analyse(proto: ModelProto) -> Coupling:
     return _Pass(prepared(proto)).coupling()
 
 
+#: Why a node is not followed of which a result has more indices than are told apart.
+TOO_LONG = "has a result with an axis too long to follow"
+
+
 class _Pass:
     def __init__(self, ready: Prepared) -> None:
         self._ready = ready
@@ -148,7 +152,7 @@ class _Pass:
             if function is None:
                 return "is an operator without a rule"
             if any(self._ready.sizes.too_long(name) for name in site.node.output):
-                return "has a result with an axis too long to follow"
+                return TOO_LONG
             function(site)
             if any(name not in site.results for name in self._read.intersection(site.node.output)):
                 return "has a result that is not followed"
@@ -182,6 +186,8 @@ class _Pass:
     def _check(self, site: Site) -> None:
         """The labels of each result must be as many as its shape says."""
         for name, axes in site.results.items():
+            if max(map(len, axes), default=0) > LONGEST:  # sizes do not tell where one is unknown
+                site.barrier(TOO_LONG)
             shape = self._ready.sizes.shape(name)
             if shape is not None and tuple(map(len, axes)) != shape:
                 site.barrier("has a result of an unexpected shape")

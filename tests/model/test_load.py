@@ -124,6 +124,17 @@ def test_cycles_are_refused_and_disorder_is_not() -> None:
     parse(memoryview(unsorted.SerializeToString()))
 
 
+def test_two_nodes_that_compute_the_same_value_are_refused() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Abs", ["x"], ["a"], "abs")]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], []))
+    with pytest.raises(ModelError, match=r"'a' is computed by two nodes, '0' \(Relu\) and 'abs'"):
+        parse(memoryview(model.SerializeToString()))
+    split = [helper.make_node("Split", ["x"], ["a", "", "", "a"], axis=0)]
+    model = helper.make_model(helper.make_graph(split, "g", [], []))
+    with pytest.raises(ModelError, match="'a' is computed by two nodes"):
+        parse(memoryview(model.SerializeToString()))
+
+
 def test_four_bit_types_keep_their_packing() -> None:
     packed = TensorProto(name="w", data_type=TensorProto.INT4, dims=[3], raw_data=b"\x9f\x07")
     graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [], [], [packed])
