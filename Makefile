@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := $(BUILD)/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint format format-check types bench wheel clean
+.PHONY: help demo test test-lowest coverage lint format format-check types bench wheel clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,11 @@ test-lowest: ## Run the tests with the lowest version of every dependency.
 	$(BUILD)/lowest/bin/python -m pip install --quiet --constraint tests/constraints-lowest.txt \
 		--editable '.[test]'
 	$(BUILD)/lowest/bin/python -m pytest $(PYTEST_FLAGS)
+
+coverage: $(INSTALLED) ## Run the tests and show what lines and branches they leave out.
+	$(BIN)/python -m pip install --quiet --editable '.[coverage]'
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) --cov=onnxprune --cov-branch \
+		--cov-report=term-missing:skip-covered
 
 lint: $(INSTALLED) ## Look for mistakes and style.
 	$(BIN)/ruff check
