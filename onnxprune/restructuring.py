@@ -39,6 +39,8 @@ __all__ = [
 LARGEST = 512 * 2**20
 #: The same where weights are this many times the file: that few of them are left, or never were.
 LARGEST_SPARSE, TIMES = 64 * 2**20, 100
+#: The same of graphs of more nodes: it takes some 200 microseconds and several kilobytes a node.
+MOST_NODES = 200_000
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def _too_large(model: Model) -> str:
         return "a model of over 512 MB"
     if size > LARGEST_SPARSE and size > TIMES * (model.origin.file_bytes or size):
         return f"a model whose dense weights take over {TIMES} times its file"
+    if len(model.proto.graph.node) > MOST_NODES:
+        return f"a graph of over {MOST_NODES:,} nodes"
     return ""
 
 

@@ -123,6 +123,17 @@ def test_a_small_file_of_large_weights_is_left_alone_unasked(
     assert onnxprune.prune(path, quality=0.3).report.structure.changed
 
 
+def test_endless_graphs_are_left_alone_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restructuring, "MOST_NODES", 1)
+    report = onnxprune.prune(dying(), quality=0.3).report
+    assert report.structure is not None
+    assert (
+        report.structure.reason
+        == "not looked for in a graph of over 1 nodes; --shrink looks for them"
+    )
+    assert onnxprune.prune(dying(), quality=0.3, shrink=True).report.structure.changed
+
+
 def test_models_over_2_gb_are_pruned_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> ModelProto:
         raise OutputError("too large for one message")
