@@ -64,7 +64,9 @@ SUMMED: dict[str, Callable[[onnx.NodeProto], list[tuple[int, int]]]] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "FusedConv", "DeformConv"), lambda n: [(0, 1)]),
     "Gemm": lambda n: [(0, 0 if _flag(n, "transA") else 1)],
     "FusedGemm": lambda n: [(0, 0 if _flag(n, "transA") else 1)],
-    "FusedMatMul": lambda n: [(0, -2 if _flag(n, "transA") else -1)],
+    **dict.fromkeys(
+        ("FusedMatMul", "TransposeMatMul"), lambda n: [(0, -2 if _flag(n, "transA") else -1)]
+    ),
     "GemmFastGelu": lambda n: [(0, -1)],
     "MatMul": lambda n: [(0, -1)],
     "Einsum": _summed_letters,
@@ -133,6 +135,8 @@ def _empty(model: ModelProto, name: str, axis: int, gap: np.ndarray, zero: str) 
     nothing = numpy_helper.to_array(tensors[zero]) if zero else np.zeros((), array.dtype)
     if nothing.size == len(gap) and axis == array.ndim - 1:
         array[gap] = nothing[gap, None]
+    elif nothing.ndim == array.ndim:
+        array[gap] = np.moveaxis(nothing, axis, 0)
     else:
         array[gap] = nothing.reshape(-1, *[1] * (array.ndim - 2))
     whole = np.ascontiguousarray(np.moveaxis(array, 0, axis))

@@ -220,6 +220,21 @@ CASES = {
         w=(6, 128), split=ints(5, 8, 16), whole=ints(1, 5, 128), v=(128, 3), k=(8, 5, 16),
         u=(8, 5, 16), n=np.full(8, 4, np.int32), five=np.array([5], np.int32),
     ),
+    "grouped query, values of samples": Case(
+        "h = MatMul(x, w)\nh1 = Reshape(h, split)\ns = Transpose<perm=[1,0,2]>(h1)\n"
+        "g, nk, nu = com.microsoft.GroupQueryAttention<num_heads=1, kv_num_heads=1>"
+        "(q, k, s, pk, pu, n, three)\n"
+        "g1 = Transpose<perm=[1,0,2]>(g)\ng2 = Reshape(g1, whole)\ny = MatMul(g2, v)",
+        {
+            "w": (6, 128), "split": ints(1, 8, 16), "whole": ints(1, 1, 128), "v": (128, 3),
+            "q": (8, 1, 16), "k": (8, 1, 16), "pk": (8, 1, 2, 16), "pu": (8, 1, 2, 16),
+            "n": np.full(8, 2, np.int32), "three": np.array([3], np.int32),
+        },
+        [],
+        (1, 6),
+        domains=MS,
+        fixed_batch=True,
+    ),
     "rotary, samples": samples(
         "g = RotaryEmbedding<num_heads=1>(s, cos, sin)", [2, 8], cos=(8, 5, 2), sin=(8, 5, 2)
     ),
@@ -244,6 +259,12 @@ CASES = {
     "packed projections": contrib(
         "g = com.microsoft.Attention<num_heads=3>(h, k, b)",
         {"w": (6, 8), "k": (8, 36), "b": (36,), "wo": (12, 2)},
+        [3, 4, 4, 8],
+        three=False,
+    ),
+    "packed projections without a bias": contrib(
+        "g = com.microsoft.Attention<num_heads=3>(h, k)",
+        {"w": (6, 8), "k": (8, 36), "wo": (12, 2)},
         [3, 4, 4, 8],
         three=False,
     ),
@@ -345,9 +366,10 @@ def test_caches_that_are_read(name: str) -> None:
     prove(model, lambda batch: feed(case, batch), case.sizes)
 
 
+@pytest.mark.parametrize("caches", ["ck, cv", ","])
 @pytest.mark.parametrize("more", ["", ", , m", ", , , sink", ", , one"])
-def test_grouped_query(more: str) -> None:
-    """Six heads that share two, with rotary positions and nothing in the caches.
+def test_grouped_query(more: str, caches: str) -> None:
+    """Six heads that share two, with rotary positions and nothing in the caches, or without.
 
     A mask is for each head of the query, or one for all; and so is what heads may attend to apart.
     """
@@ -360,12 +382,11 @@ def test_grouped_query(more: str) -> None:
         ck = ConstantOfShape(cs)
         cv = ConstantOfShape(cs)
         g, pk, pv = com.microsoft.GroupQueryAttention
-            <num_heads=6, kv_num_heads=2, do_rotary=1>(q, k, u, ck, cv, l, five, cos, sin@)
+            <num_heads=6, kv_num_heads=2, do_rotary=1>(q, k, u, #, l, five, cos, sin@)
         y = MatMul(g, wo)
     """
-    text = text.replace("@", more).replace(
-        "GroupQueryAttention\n            <", "GroupQueryAttention<"
-    )
+    text = text.replace("@", more).replace("#", caches)
+    text = text.replace("GroupQueryAttention\n            <", "GroupQueryAttention<")
     case = Case(
         text,
         {

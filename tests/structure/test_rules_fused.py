@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import ModelProto, helper
 
 from tests.structure.graphs import Case, built, feed, ints
 from tests.structure.proof import prove
@@ -125,6 +126,33 @@ CASES = {
         domains=MS,
         fixed_batch=True,
     ),
+    "tables by former channels that have positions": Case(
+        "h0 = MatMul(x, w)\na = Cast<to=6>(h0)\nc = Abs(a)\ni = Min(c, top)\n"
+        "h, _ = com.microsoft.EmbedLayerNormalization(i, , t, p, , r, u)\n"
+        "d = Squeeze(h, zero)\ne = Transpose(d)\ny = MatMul(e, v)",
+        {
+            "top": np.int32(8), "t": (9, 6), "p": (8, 6), "r": (6,), "u": (6,), "w": (6, 8),
+            "zero": ints(0), "v": (8, 3),
+        },
+        [],
+        (6,),
+        domains=MS,
+        fixed_batch=True,
+    ),
+    "tables by former channels that have segments": Case(
+        "h0 = MatMul(x, w)\nh1 = Transpose(h0)\na = Cast<to=6>(h1)\nc = Abs(a)\n"
+        "i = Min(c, top)\n"
+        "h, _ = com.microsoft.EmbedLayerNormalization(i, s, t, p, q, r, u)\n"
+        "d = Squeeze(h, one)\ne = Transpose(d)\ny = MatMul(e, v)",
+        {
+            "top": np.int32(8), "s": np.zeros((8, 1), np.int32), "t": (9, 6), "p": (7, 6),
+            "q": (2, 6), "r": (6,), "u": (6,), "w": (6, 8), "one": ints(1), "v": (8, 3),
+        },
+        [],
+        (6,),
+        domains=MS,
+        fixed_batch=True,
+    ),
     "sum, bias and normalization left out": words(
         "t = Transpose<perm=[0,2,1]>(h)\nr = Relu(t)\n"
         "a = com.microsoft.SkipLayerNormalization(t, r, p, , u)\n"
@@ -156,6 +184,33 @@ CASES = {
         "g = ImageScaler<bias=[1.0,2.0,3.0,4.0,5.0,6.0,7.0,8.0], scale=2.0>(h)", [], opset=8
     ),
 }  # fmt: skip
+
+
+def parts_of_products(model: ModelProto) -> ModelProto:
+    """Operators that only kernels of other devices know, as what they are made of."""
+    copy = ModelProto.FromString(model.SerializeToString())
+    for node in [*copy.graph.node]:
+        if node.op_type == "TransposeMatMul":
+            node.op_type = "FusedMatMul"
+        if node.op_type == "GemmFastGelu":
+            product = [f"{node.output[0]}_product"]
+            activation = helper.make_node(
+                "FastGelu", [*product, *node.input[2:]], [*node.output], domain=node.domain
+            )
+            node.op_type, node.domain, node.output[:] = "MatMul", "", product
+            del node.input[2:]
+            copy.graph.node.insert([*copy.graph.node].index(node) + 1, activation)
+    return copy
+
+
+def test_products_of_other_devices() -> None:
+    case = words(
+        "a = com.microsoft.GemmFastGelu(h, k, c)\n"
+        "d = com.microsoft.TransposeMatMul<transB=1>(a, u)\ng = Relu(d)",
+        [7, 8, 9],
+        {"k": (8, 9), "c": (9,), "u": (7, 9), "v": (7, 3)},
+    )
+    prove(built(case), lambda batch: feed(case, batch), case.sizes, via=parts_of_products)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -67,7 +67,7 @@ CASES = {
         "g = GroupNormalization<num_groups=4>(h, s, t)", [4], {"s": (8,), "t": (8,)}, opset=21
     ),
     "group normalization 18": between(
-        "g = GroupNormalization<num_groups=4>(h, s, t)", [4], {"s": (4,), "t": (4,)}, opset=18
+        "g = GroupNormalization<num_groups=2>(h, s, t)", [2], {"s": (2,), "t": (2,)}, opset=18
     ),
     "pools": between(
         """
@@ -306,11 +306,15 @@ CASES = {
     ),
     "mean and variance": between("g = MeanVarianceNormalization(h)", [8]),
     "mean and variance of channels": between("g = MeanVarianceNormalization<axes=[1]>(h)", []),
-    "mean and variance of former channels": between(
-        "a = Transpose<perm=[0,2,1,3]>(h)\nc = MeanVarianceNormalization(a)\n"
-        "g = Transpose<perm=[0,2,1,3]>(c)",
-        [],
-    ),
+    **{
+        f"mean and variance of channels that became axis {axis}": between(
+            f"a = Transpose<perm={perm}>(h)\nc = MeanVarianceNormalization(a)\n"
+            f"g = Transpose<perm={perm}>(c)",
+            [],
+            fixed_batch=True,
+        )
+        for axis, perm in ((0, "[1,0,2,3]"), (2, "[0,2,1,3]"), (3, "[0,3,2,1]"))
+    },
     "response between rows": between(
         "a = Transpose<perm=[0,2,1,3]>(h)\nc = LRN<size=3>(a)\n"
         "g = Transpose<perm=[0,2,1,3]>(c)",
@@ -323,6 +327,12 @@ CASES = {
     ),
     "old softmax of rows": between("g = Softmax<axis=-2>(h)", [8], opset=11),
     "old softmax of a column": between("g = Softmax<axis=2>(h)", [8], opset=12),
+    "old softmax before former channels": between(
+        "a = Transpose<perm=[0,2,1,3]>(h)\nc = Softmax<axis=1>(a)\n"
+        "g = Transpose<perm=[0,2,1,3]>(c)",
+        [],
+        opset=12,
+    ),
     "new softmax of a row": between("g = Softmax(h)", [8], opset=13),
     "new softmax before other axes": between(
         "a = Transpose<perm=[0,2,1,3]>(h)\nc = Softmax<axis=1>(a)\n"

@@ -103,10 +103,12 @@ def test_constants_of_opset_6(lines: str, constant: int) -> None:
     assert not constant or facts["g"].mask.reshape(6).sum() == constant
 
 
-@pytest.mark.parametrize(("across", "sizes"), [(0, [8]), (1, [])])
-def test_mean_and_variance_before_opset_9(across: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("given", "sizes"), [("", [8]), ("<across_channels=0>", [8]), ("<across_channels=1>", [])]
+)
+def test_mean_and_variance_before_opset_9(given: str, sizes: list[int]) -> None:
     """Not in the standard then; the runtime has it."""
-    line = f"g = MeanVarianceNormalization<across_channels={across}>(h)"
+    line = f"g = MeanVarianceNormalization{given}(h)"
     case = Case(f"h = Conv(x, w)\n{line}\ny = Conv(g, v)", W, sizes, opset=8)
     prove(built(case), lambda batch: feed(case, batch), sizes)
 

@@ -42,6 +42,9 @@ def words(lines: str, sizes: list[int], weights: dict, **options) -> Case:
 
 KERNEL = {"k": codes(8, 8, 3, 3), "b": np.arange(8, dtype=np.int32)}
 MATRIX = {"k": codes(8, 7)}
+ONE_IN_VECTORS = {
+    "s1": np.full(1, S), "z1": np.full(1, Z), "sw1": np.full(1, ONE["sw"]), "zw1": np.full(1, ZW),
+}  # fmt: skip
 CASES = {
     "convolution": images(
         "r = QLinearConv<pads=[1,1,1,1]>(q, s, z, k, sw, zw, s, z, b)", [8, 8], KERNEL
@@ -102,7 +105,7 @@ CASES = {
     ),
     "joined": images(
         "a = com.microsoft.QLinearConcat<axis=1>(s, z, q, s, z, c, s, z)\n"
-        "d = com.microsoft.QLinearConcat<axis=2>(s, z, a, s, z, a, s, z)\nr = Identity(d)",
+        "d = com.microsoft.QLinearConcat<axis=-2>(s, z, a, s, z, a, s, z)\nr = Identity(d)",
         [2, 8],
         {"c": np.zeros((1, 2, 6, 6), np.uint8), "v": (3, 10, 1, 1)},
         fixed_batch=True,
@@ -181,9 +184,19 @@ CASES = {
         [3, 4, 8],
         {"k": codes(8, 36), "b": (36,), "v": (12, 3)},
     ),
+    "attention, one scale as a vector": words(
+        "g = com.microsoft.QAttention<num_heads=3>(q, k, b, s, sw1, , z, zw1)",
+        [3, 4, 8],
+        {"k": codes(8, 36), "b": (36,), "v": (12, 3), **ONE_IN_VECTORS},
+    ),
+    "attention, codes around zero": words(
+        "g = com.microsoft.QAttention<num_heads=3>(q, k, b, s, sw, , z)",
+        [3, 4, 8],
+        {"k": codes(8, 36), "b": (36,), "v": (12, 3)},
+    ),
     "pairs around a weight": Case(
         """
-        q = QuantizeLinear<axis=1>(x, p, z)
+        q = QuantizeLinear(x, p, z)
         a = DequantizeLinear<axis=-3>(q, p, z)
         k = DequantizeLinear<axis=0>(kq, ps, kz)
         c = DequantizeLinear<axis=0>(cq, cs)
@@ -196,6 +209,44 @@ CASES = {
             "v": (3, 5, 1, 1),
         },
         [5],
+    ),
+    "pairs by the default axis": Case(
+        "h = Conv(x, w)\nq = QuantizeLinear(h, p, z)\ng = DequantizeLinear(q, p, z)\n"
+        "y = Conv(g, v)",
+        {"w": (2, 4, 1, 1), "p": scales(2), "z": codes(2), "v": (3, 2, 1, 1)},
+        [2],
+    ),
+    "one scale and zero point as vectors": images(
+        "r = QLinearConv<pads=[1,1,1,1]>(q, s1, z1, k, s1, zw1, s1, z1, b)",
+        [8, 8],
+        {**KERNEL, **ONE_IN_VECTORS},
+    ),
+    "products of one scale and zero point as vectors": words(
+        "a = QLinearMatMul(q, s1, z1, k, s1, zw1, s1, z1)\nc = MatMulInteger(a, u, z1, zw1)\n"
+        "g = Cast<to=1>(c)",
+        [7, 8, 9],
+        {"k": codes(8, 9), "u": codes(9, 7), **ONE_IN_VECTORS},
+    ),
+    "products without zero points": words(
+        "a = MatMulInteger(q, k)\ng = Cast<to=1>(a)", [7, 8], MATRIX
+    ),
+    "products with stacks, by column": words(
+        "a = QLinearMatMul(q, s, z, k, sk, zk, s, z)\nc = MatMulInteger(a, u, z, zu)\n"
+        "g = Cast<to=1>(c)",
+        [7, 8, 9],
+        {
+            "k": codes(1, 8, 9), "sk": scales(9).reshape(1, 1, 9), "zk": codes(1, 1, 9),
+            "u": codes(1, 9, 7), "zu": codes(1, 1, 7),
+        },
+    ),
+    "products with stacks to fractions, by column": words(
+        "a = com.microsoft.MatMulIntegerToFloat(q, k, s, sk, z, zk, b)\n"
+        "g = com.microsoft.DynamicQuantizeMatMul(a, u, su, zu)",
+        [7, 8],
+        {
+            "k": codes(1, 8, 9), "sk": scales(9).reshape(1, 1, 9), "zk": codes(1, 1, 9), "b": (9,),
+            "u": codes(1, 9, 7), "su": scales(7).reshape(1, 1, 7), "zu": codes(1, 1, 7),
+        },
     ),
     "pairs of onnxruntime": Case(
         "h = MatMul(x, w)\nq = com.microsoft.QuantizeLinear<axis=2>(h, p, z)\n"

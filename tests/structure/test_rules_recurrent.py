@@ -133,6 +133,19 @@ def test_former_channels_as_steps_behind_samples() -> None:
     prove(built(case), lambda batch: feed(case, batch), [], batches=(2,), reference=True)
 
 
+def test_former_channels_as_samples_in_front_of_as_many_steps() -> None:
+    case = Case(
+        "h = MatMul(x, w)\nt = Transpose<perm=[2,1,0]>(h)\n"
+        "a, _ = RNN<hidden_size=4, layout=1>(t, k, r)\nd = Squeeze(a, two)\n"
+        "e = Transpose<perm=[1,2,0]>(d)\ny = MatMul(e, v)",
+        {"w": (6, 8), "k": (1, 4, 1), "r": (1, 4, 4), "two": ints(2), "v": (8, 3)},
+        [8],
+        (8, 6),
+        fixed_batch=True,
+    )
+    prove(built(case), lambda batch: feed(case, batch), [8], batches=(1,), reference=True)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_rule(name: str) -> None:
     case = CASES[name]

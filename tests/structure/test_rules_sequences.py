@@ -28,6 +28,7 @@ CASES = {
         [8],
         {"s": (5,)},
     ),
+    "softmax of the last axis": between("g = Softmax(h)", [], opset=13),
     "root mean square": between(
         "g = RMSNormalization(h, s)", [], {"s": (8,)}, opset=23, ir_version=10
     ),
@@ -104,6 +105,17 @@ CASES = {
         {"w": (6, 8), "v": (5, 3)},
         [8],
         (5, 6),
+    ),
+    "einsum of two channels": Case(
+        'h = MatMul(x, w)\na = Einsum<equation="bso,ko->bsk">(h, v)\ny = Relu(a)',
+        {"w": (6, 2), "v": (3, 2)},
+        [2],
+        (5, 6),
+    ),
+    "einsum of all samples with one": between(
+        'a = Einsum<equation="bso,bko->bsk">(h, u)\ng = Relu(a)',
+        [7, 8],
+        {"u": (1, 7, 8), "v": (7, 3)},
     ),
     "einsum of one that is repeated": between(
         'a = Einsum<equation="bso,tko->bsk">(h, u)\ng = Relu(a)',
@@ -249,6 +261,12 @@ CASES = {
         {"s": (5,)},
         opset=23,
         ir_version=10,
+    ),
+    "normalization with a scale and a bias by channel": between(
+        "a = Transpose<perm=[0,2,1]>(h)\nb = LayerNormalization(a, s, t)\n"
+        "g = Transpose<perm=[0,2,1]>(b)",
+        [8],
+        {"s": (8, 5), "t": (8, 1)},
     ),
     "normalization from behind": between(
         "g = LayerNormalization<axis=-2>(h, s)", [], {"s": (5, 8)}
