@@ -35,6 +35,17 @@ CASES = {
     "fewer columns by element": between(
         f"{PLACES}g = GatherElements<axis=1>(h, p)", [], {**PLACED, "k": (6, 7), "v": (7, 3)}
     ),
+    "fewer rows by element": between(
+        f"{PLACES}q = Slice(p, zero, two, one)\ng = GatherElements<axis=1>(h, q)",
+        [8],
+        {**PLACED, "zero": ints(0), "one": ints(1), "two": ints(2)},
+    ),
+    "written to fewer rows by element": between(
+        f"{PLACES}q = Slice(p, zero, two, one)\nu = Slice(h, zero, two, one)\n"
+        'g = ScatterElements<axis=1, reduction="add">(h, q, u)',
+        [8],
+        {**PLACED, "zero": ints(0), "one": ints(1), "two": ints(2)},
+    ),
     "written by element": between(
         f"{PLACES}u = Relu(h)\ng = ScatterElements<axis=1>(h, p, u)", [8],
         PLACED,
@@ -129,6 +140,20 @@ CASES = {
         "g = Transpose<perm=[1,0,2]>(b)",
         [8],
         {"two": ints(2), "first": ints(0), "second": ints(1)},
+    ),
+    "reversed by default, former channels": between(
+        "z = Shape(x)\nn = Slice(z, first, second)\nl = Expand(two, n)\n"
+        "a = Transpose<perm=[2,0,1]>(h)\nb = ReverseSequence(a, l)\n"
+        "g = Transpose<perm=[1,2,0]>(b)",
+        [],
+        {"two": ints(2), "first": ints(0), "second": ints(1)},
+    ),
+    "reversed by default, each former channel to a length": between(
+        "a = Transpose<perm=[1,2,0]>(h)\nb = ReverseSequence(a, l)\n"
+        "g = Transpose<perm=[2,0,1]>(b)",
+        [],
+        {"l": ints(1, 2, 3, 4, 5, 1, 2, 3)},
+        fixed_batch=True,
     ),
     "reversed, each former channel to a length": between(
         "a = Transpose<perm=[2,1,0]>(h)\nb = ReverseSequence<batch_axis=0, time_axis=1>(a, l)\n"
@@ -283,6 +308,12 @@ REFERENCE = {
     ),
     "as other numbers": between(
         "a = BitCast<to=6>(h)\nb = BitCast<to=1>(a)\ng = Relu(b)", [8], opset=26, ir_version=13
+    ),
+    "running product over rows": between(
+        "g = CumProd(h, a)", [8], {"a": np.int64(1)}, opset=26, ir_version=13
+    ),
+    "running product over columns": between(
+        "g = CumProd(h, a)", [], {"a": np.int64(-1)}, opset=26, ir_version=13
     ),
     "causal convolution": between(
         "t = Transpose<perm=[0,2,1]>(h)\na, s = CausalConvWithState(t, k, b, p)\n"
