@@ -17,6 +17,9 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from .changes import mutants
 from .running import survives, trace
@@ -37,12 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = [m for m in chosen if int(first) <= m.line <= int(last or first)]
     if given.sample and given.sample < len(chosen):
         chosen = sorted(random.Random(0).sample(chosen, given.sample), key=lambda m: m.line)
-    reach = trace(path, given.tests)
     survivors = 0
-    for mutant in chosen:
-        if survives(mutant, path, reach.tests(mutant.statement), given.limit):
-            survivors += 1
-            print(f"{given.module}:{mutant.line}: survived, {mutant.what}", flush=True)
+    with TemporaryDirectory() as scratch:
+        set_hypothesis_home_dir(scratch)  # examples that fail here say nothing of the code as it is
+        reach = trace(path, given.tests)
+        for mutant in chosen:
+            if survives(mutant, path, reach.tests(mutant.statement), given.limit):
+                survivors += 1
+                print(f"{given.module}:{mutant.line}: survived, {mutant.what}", flush=True)
     print(f"{given.module}: {len(chosen)} mutants, {len(chosen) - survivors} killed")
     return int(survivors > 0)
 

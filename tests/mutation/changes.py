@@ -153,10 +153,18 @@ def mutants(source: str) -> list[Mutant]:
             _put(place, name, index, new)
             text = ast.unparse(ast.fix_missing_locations(tree))
             _put(place, name, index, node)
-            if text != original:
+            if text != original and _compiles(text):
                 said = f"{what}: {ast.unparse(node).splitlines()[0][:90]}"
                 found.setdefault(text, Mutant(line, _span(statement), said, text))
     return sorted(found.values(), key=lambda mutant: mutant.line)
+
+
+def _compiles(text: str) -> bool:
+    try:
+        compile(text, "", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def _places(tree: ast.AST) -> list[tuple[ast.AST, str, int | None, ast.AST, ast.stmt]]:
