@@ -400,6 +400,9 @@ CASES = {
     "pad crops channels": between(
         "g = Pad(h, s)", [], {"s": ints(0, -2, 0, 0, 0, 1, 0, 0), "v": (3, 7, 1, 1)}
     ),
+    "pad crops the last channels": between(
+        "g = Pad(h, s)", [], {"s": ints(0, 0, 0, 0, 0, -2, 0, 0), "v": (3, 6, 1, 1)}
+    ),
     "grid sample": between(
         "a = Slice(x, s, e, i)\nc = Transpose<perm=[0,2,3,1]>(a)\nd = Tanh(c)\n"
         "g = GridSample(h, d)",
@@ -436,6 +439,27 @@ CASES = {
         "g = Slice(h, one, u, two)",
         [8],
         {"one": ints(1), "two": ints(2), "three": ints(3)},
+        free=(1, 2),
+    ),
+    "starts by computed sizes": between(
+        "z = Shape(x)\ne = Slice(z, two, three)\nu = Sub(e, three)\n"
+        "g = Slice(h, u, many, two)",
+        [8],
+        {"two": ints(2), "three": ints(3), "many": ints(99)},
+        free=(1, 2),
+    ),
+    "steps by computed sizes": between(
+        "z = Shape(x)\ne = Slice(z, two, three)\nu = Div(e, three)\n"
+        "g = Slice(h, one, many, two, u)",
+        [8],
+        {"one": ints(1), "two": ints(2), "three": ints(3), "many": ints(99)},
+        free=(1, 2),
+    ),
+    "padded by computed sizes": between(
+        "z = Shape(x)\ne = Slice(z, two, three)\nu = Sub(e, five)\n"
+        "p = Concat<axis=0>(none, u)\ng = Pad(h, p)",
+        [],
+        {"two": ints(2), "three": ints(3), "five": ints(5), "none": ints(*[0] * 7)},
         free=(1, 2),
     ),
     "repeats by a computed number": between(

@@ -224,12 +224,17 @@ CASES = {
         [2],
         (5, 6),
     ),
-    "squeezed by one of the axes": Case(
-        "k0 = Squeeze(w, i)\nk = Transpose<perm=[1,0,2]>(k0)\nh = MatMul(x, k)\ny = MatMul(h, v)",
-        {"w": (1, 6, 1, 2), "v": (2, 3), "i": ints(0)},
-        [2],
-        (5, 6),
-    ),
+    **{
+        f"squeezed by one of the axes, opset {opset}": Case(
+            f"k0 = {squeeze}\nk = Transpose<perm=[1,0,2]>(k0)\nh = MatMul(x, k)\n"
+            "y = MatMul(h, v)",
+            {"w": (1, 6, 1, 2), "v": (2, 3), "i": ints(0)},
+            [2],
+            (5, 6),
+            opset,
+        )
+        for opset, squeeze in ((11, "Squeeze<axes=[0]>(w)"), (17, "Squeeze(w, i)"))
+    },
     "merged with the samples": between(
         "a = Transpose<perm=[0,2,1]>(h)\nb = Reshape(a, s)\nc = Relu(b)\nd = Reshape(c, t)\n"
         "g = Transpose<perm=[0,2,1]>(d)",
