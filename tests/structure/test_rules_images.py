@@ -187,6 +187,11 @@ CASES = {
     "slice by attribute": between(
         "g = Slice<starts=[1], ends=[5], axes=[1]>(h)", [4, 4], {"v": (3, 4, 1, 1)}, opset=9
     ),
+    "slice one after the other": between(
+        "g = Slice(h, s, e, a, t)",
+        [3, 5],
+        {"s": ints(2), "e": ints(-1), "a": ints(1), "t": ints(1), "v": (3, 5, 1, 1)},
+    ),
     "slice every other": between(
         "g = Slice(h, s, e, a, t)",
         [],
@@ -446,6 +451,14 @@ CASES = {
         "g = Slice(h, u, many, two)",
         [8],
         {"two": ints(2), "three": ints(3), "many": ints(99)},
+        free=(1, 2),
+    ),
+    "starts of all axes by computed sizes": between(
+        "z = Shape(x)\ne = Slice(z, two, three)\nu = Sub(e, five)\n"
+        "s = Concat<axis=0>(none, u)\ng = Slice(h, s, many)",
+        [],
+        {"two": ints(2), "three": ints(3), "five": ints(5), "none": ints(0, 0, 0),
+         "many": ints(*[99] * 4)},
         free=(1, 2),
     ),
     "steps by computed sizes": between(
