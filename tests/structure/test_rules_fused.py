@@ -180,6 +180,13 @@ CASES = {
         [],
         opset=8,
     ),
+    "offsets of rows": images(
+        "a = Transpose<perm=[0,2,1,3]>(h)\n"
+        "c = ImageScaler<bias=[1.0,2.0,3.0,4.0,5.0,6.0], scale=2.0>(a)\n"
+        "g = Transpose<perm=[0,2,1,3]>(c)",
+        [8],
+        opset=8,
+    ),
     "offsets of channels": images(
         "g = ImageScaler<bias=[1.0,2.0,3.0,4.0,5.0,6.0,7.0,8.0], scale=2.0>(h)", [], opset=8
     ),
