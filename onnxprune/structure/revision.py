@@ -109,7 +109,8 @@ class Revision:
         self, source: str, target: str, new: Sequence[int], old: Sequence[int]
     ) -> list[NodeProto]:
         pairs = [(1, 1) if a == b else (a, b) for a, b in zip(new, old, strict=True)]
-        known = self.site.sizes.one.values.get(source)
+        values = self.site.sizes.one.values
+        known = values.get(source, values.get(target))  # one of the two names is new
         dtype = np.int64 if known is None else known.dtype
         shape = () if known is not None and known.ndim == 0 else (len(pairs),)
         names = [self.names.unused(f"{target}_{part}") for part in ("times", "over", "product")]

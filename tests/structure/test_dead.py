@@ -245,6 +245,36 @@ def test_convolutions_keep_round_numbers(align: int, left: int) -> None:
         assert done.rows[0] == DeadRow("w out = v in", 24, 7, 1, 0, 1)
 
 
+@pytest.mark.parametrize(("one", "two", "left"), [(4, 3, (12, 16)), (3, 4, (16, 12))])
+def test_every_convolution_keeps_a_round_number(one: int, two: int, left: tuple[int, int]) -> None:
+    weights = {
+        "w": (16, 4, 1, 1), "v": zeroed((16, 16, 1, 1), axis=1, at=tuple(range(one))),
+        "k": zeroed((3, 16, 1, 1), axis=1, at=tuple(range(two))),
+    }  # fmt: skip
+    case = Case(
+        "h = Conv(x, w)\na = Relu(h)\ng = Conv(a, v)\nb = Relu(g)\ny = Conv(b, k)", weights, []
+    )
+    _, model = shrunk(case, align=4)
+    assert (shapes(model)["w"][0], shapes(model)["v"][0]) == left
+
+
+@pytest.mark.parametrize("name", ["Conv", "ConvTranspose", "com.microsoft.FusedConv"])
+def test_convolutions_of_every_kind_keep_round_numbers(name: str) -> None:
+    turned = name == "ConvTranspose"
+    kernel = zeroed((3, 24, 1, 1), axis=1, at=(0, 1, 2, 3, 4, 5, 6))
+    case = Case(
+        f"h = {name}(x, w)\na = Relu(h)\ny = {name}(a, v)",
+        {
+            "w": (4, 24, 1, 1) if turned else (24, 4, 1, 1),
+            "v": kernel.swapaxes(0, 1).copy() if turned else kernel,
+        },
+        [],
+        domains={"com.microsoft": 1},
+    )
+    _, model = shrunk(case, align=4)
+    assert sorted(shapes(model)["v"]) == [1, 1, 3, 20]
+
+
 def test_round_numbers_count_all_channels_of_groups() -> None:
     kernel = zeroed((4, 8, 1, 1), axis=1, at=(0, 3, 5))
     case = Case("h = Conv(x, w)\ny = Conv<group=2>(h, v)", {"w": (16, 4, 1, 1), "v": kernel}, [])

@@ -191,6 +191,12 @@ CASES = {
     "slice by attribute": between(
         "g = Slice<starts=[1], ends=[5], axes=[1]>(h)", [4, 4], {"v": (3, 4, 1, 1)}, opset=9
     ),
+    "slice by short numbers": between(
+        "g = Slice(h, s, e, a)",
+        [3, 5],
+        {**{k: np.array([n], np.int32) for k, n in (("s", 2), ("e", -1), ("a", 1))},
+         "v": (3, 5, 1, 1)},
+    ),
     "slice one after the other": between(
         "g = Slice(h, s, e, a, t)",
         [3, 5],
@@ -238,6 +244,12 @@ CASES = {
         "a = Shape(h)\nc = ConstantOfShape(a)\nd = Size(h)\ne = Cast<to=1>(d)\n"
         "f = Add(c, e)\ng = Add(h, f)",
         [8],
+        free=(1, 2),
+    ),
+    "a size as a tensor": between(
+        "a = Size(h)\nc = Cast<to=1>(a)\nd = Unsqueeze(c, four)\ng = Div(h, d)",
+        [8],
+        {"four": ints(0, 1, 2, 3)},
         free=(1, 2),
     ),
     "sizes of two axes": between(
@@ -368,6 +380,12 @@ CASES = {
         "c = Constant<value_floats=[1.0,2.0,3.0,4.0,5.0,6.0,7.0,8.0]>()\n"
         "d = Constant<value_ints=[8,1,1]>()\ne = Reshape(c, d)\ng = Mul(h, e)",
         [8],
+    ),
+    "whole numbers in nodes": between(
+        "c = Constant<value_ints=[1,2,3,4,5,6,7,8]>()\nd = Cast<to=1>(c)\n"
+        "e = Reshape(d, s)\ng = Mul(h, e)",
+        [8],
+        {"s": ints(8, 1, 1)},
     ),
     "slides over former channels": between(
         "a = Transpose<perm=[0,2,1,3]>(h)\nc = Conv(a, k)\ng = Transpose<perm=[0,2,1,3]>(c)",

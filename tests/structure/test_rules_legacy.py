@@ -93,10 +93,11 @@ def test_opset_6(name: str) -> None:
         ("a = Add<broadcast=1, axis=1>(h, s)\ng = PRelu(a, t)", 2),
         ("g = Dropout<is_test=1>(h)", 2),
         ("g = Dropout(h)", 0),
+        ("g = BatchNormalization(h, s, t, s, p)", 0),
     ],
 )
 def test_constants_of_opset_6(lines: str, constant: int) -> None:
-    weights = {"w": zeroed((6, 4, 1, 1), axis=0, at=(1, 4)), "s": (6,), "t": (6,)}
+    weights = {"w": zeroed((6, 4, 1, 1), axis=0, at=(1, 4)), "s": (6,), "t": (6,), "p": (6,)}
     case = Case(f"h = Conv(x, w)\n{lines}\ny = Sigmoid(g)", weights, [], opset=6, ir_version=3)
     facts = prove_constants(built(case), [feed(case, 3)], via=modern)
     assert ("g" in facts) == bool(constant)
