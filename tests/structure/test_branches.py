@@ -119,6 +119,24 @@ def test_a_value_from_outside_that_is_the_result() -> None:
     np.testing.assert_array_equal(found, -np.maximum(x, 0))
 
 
+def test_a_value_from_outside_that_is_the_result_of_a_choice() -> None:
+    nodes = """z = If(c) <
+        then_branch = t () => (float[N, 4] o)
+            { a = Neg(x) m = ReduceMax<keepdims = 0>(a) d = Less(m, zero) o = If(d) <
+                then_branch = u () => (float[N, 4] a) { },
+                else_branch = v () => (float[N, 4] q) { q = Exp(a) }
+            > },
+        else_branch = e () => (float[N, 4] p) { p = Neg(x) }
+    > a = Exp(z) y = Sub(a, z)"""
+    model = model_of(nodes, "<bool c = {1}, float zero = {0}>")
+    take_branches(model)
+    for sign in (1, -1):
+        x = sign * np.linspace(0.5, 1, 8, dtype=np.float32).reshape(2, 4)
+        z = -x if sign == 1 else np.exp(-x)
+        (found,) = run(model, {"x": x}, reference=True)
+        np.testing.assert_allclose(found, np.exp(z) - z, rtol=1e-6)
+
+
 def test_an_if_of_another_domain_stays() -> None:
     model = model_of(f"y = If(c) {BRANCHES}", YES)
     model.graph.node[0].domain = "own"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import parser
 
 from onnxprune.structure.analysis import analyse
 from onnxprune.structure.groups import find_groups
@@ -44,6 +45,12 @@ FORMULAS: dict[str, tuple[str, dict[str, Shape | np.ndarray], Shape, int]] = {
         (2, 6),
         2 * 12 * (6 + 3),
     ),
+    "lstm over steps": (
+        "t = Transpose<perm=[1, 0, 2]>(x)\ny = LSTM<hidden_size=3>(t, w, r)",
+        {"w": (1, 12, 6), "r": (1, 12, 3)},
+        (5, 6),
+        5 * 12 * (6 + 3),
+    ),
     "elementwise": ("a = Relu(x)\ny = MaxPool<kernel_shape=[2, 2]>(a)", {}, (4, 6, 6), 0),
 }
 
@@ -54,6 +61,46 @@ def test_formulas(name: str) -> None:
     work = count_work(built(Case(nodes, weights, [], sample)))
     assert work.macs == expected
     assert work.unknown == ()
+
+
+#: The same of operators of onnxruntime.
+FUSED: dict[str, tuple[str, dict[str, Shape | np.ndarray], Shape, int]] = {
+    "product": ("y = com.microsoft.FusedMatMul(x, w)", {"w": (6, 5)}, (7, 6), 7 * 6 * 5),
+    "turned product": (
+        "y = com.microsoft.FusedMatMul<transA=1>(x, w)", {"w": (7, 5)}, (7, 6), 7 * 6 * 5
+    ),
+    "convolution": (
+        'y = com.microsoft.FusedConv<activation="Relu">(x, w)', {"w": (8, 4, 3, 3)}, (4, 6, 6),
+        8 * 4 * 9 * 16,
+    ),
+    "projections and attention": (
+        "y = com.microsoft.Attention<num_heads=2>(x, w)", {"w": (6, 24)}, (5, 6),
+        5 * 6 * 24 + 2 * 5 * 5 * 8,
+    ),
+    "attention": (
+        "y = com.microsoft.MultiHeadAttention<num_heads=2>(x, k, v)",
+        {"k": (1, 7, 6), "v": (1, 7, 10)}, (5, 6), 5 * 7 * (6 + 10),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_formulas_of_fused_operators(name: str) -> None:
+    nodes, weights, sample, expected = FUSED[name]
+    work = count_work(built(Case(nodes, weights, [], sample, domains={"com.microsoft": 1})))
+    assert (work.macs, work.unknown) == (expected, ())
+
+
+def test_a_node_with_a_graph_of_its_own_is_not_counted() -> None:
+    model = built(Case("y = MatMul(x, w)", {"w": (6, 5)}, [], (7, 6)))
+    choice = parser.parse_node(
+        "z = If(c) <then_branch = t () => (float[5] o) { o = Abs(x) }, "
+        "else_branch = e () => (float[5] p) { p = Neg(x) }>"
+    )
+    choice.name = "choice"
+    lines = ("m = ReduceMax<keepdims=0>(x)", "c = Cast<to=9>(m)")
+    model.graph.node.extend([*map(parser.parse_node, lines), choice])
+    assert count_work(model).unknown == ("choice",)
 
 
 def test_attention() -> None:
