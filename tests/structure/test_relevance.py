@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from onnxprune.data.source import open_source
 from onnxprune.data.specs import input_specs
+from onnxprune.repair.jobs import WIDE
 from onnxprune.structure.analysis import analyse
 from onnxprune.structure.consumers import find_consumers, inputs_of
 from onnxprune.structure.groups import find_groups
@@ -90,6 +92,20 @@ def scores(case: Case, inputs: np.ndarray) -> dict[int, np.ndarray]:
     repair = prepared(case, inputs)
     groups = find_groups(repair.coupling)
     return {g.size: s for g, s in zip(groups, relevances(repair, groups), strict=True)}
+
+
+def test_of_a_wide_layer_there_are_variances_alone() -> None:
+    wide = WIDE + 1
+    case = Case("h = MatMul(x, w)\ny = MatMul(h, v)", {"w": (2, wide), "v": (wide, 1)}, [], (2,))
+    inputs = RANDOM.standard_normal((50, 2)).astype(np.float32) + 3
+    repair = prepared(case, inputs)
+    job = next(job for job in repair.repairer.jobs.jobs if job.layer.name == "v")
+    found = inputs_of(repair.repairer, [job])[job]
+    tensors = {t.name: numpy_helper.to_array(t) for t in built(case).graph.initializer}
+    hidden = inputs.astype(np.float64) @ tensors["w"]
+    assert found.covariance is None
+    np.testing.assert_allclose(found.mean[0], hidden.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.variance[0], hidden.var(0), rtol=1e-3)
 
 
 def test_doubles_and_silent_channels_go_first() -> None:
