@@ -273,3 +273,16 @@ def test_rule(name: str) -> None:
     case = CASES[name]
     batches = (1,) if case.fixed_batch else (1, 3)
     prove(built(case), lambda batch: feed(case, batch), case.sizes, batches=batches)
+
+
+def test_whole_numbers_by_channel() -> None:
+    """No runtime here has a kernel for it: onnx's own evaluator computes the values."""
+    case = images(
+        "i = ConvInteger(q, k, z, zk)\nf = Cast<to=1>(i)\nt = Mul(f, tiny)\n"
+        "r = QuantizeLinear(t, s, z)",
+        [8, 8],
+        {"k": codes(8, 8, 1, 1), "zk": codes(8), "tiny": np.float32(1e-4)},
+        opset=21,
+        ir_version=10,
+    )
+    prove(built(case), lambda batch: feed(case, batch), case.sizes, reference=True)
