@@ -282,6 +282,15 @@ def test_round_numbers_count_all_channels_of_groups() -> None:
     assert shapes(model)["w"] == (12, 4, 1, 1)
 
 
+def test_constants_go_into_a_bias_that_a_node_lists() -> None:
+    case = Case(
+        "h = Conv(x, w, b)\nc = Constant<value_floats=[1.0,2.0,3.0]>()\ny = Conv(h, v, c)",
+        {"w": zeroed((8, 4, 1, 1), axis=0, at=(2, 5)), "b": (8,), "v": (3, 8, 1, 1)},
+        [],
+    )
+    assert shapes(shrunk(case)[1])["w"] == (6, 4, 1, 1)
+
+
 def test_vectors_alone_are_no_channels() -> None:
     """A bias of which nobody reads one half is no layer."""
     case = Case(

@@ -200,7 +200,7 @@ CASES = {
     "slice one after the other": between(
         "g = Slice(h, s, e, a, t)",
         [3, 5],
-        {"s": ints(2), "e": ints(-1), "a": ints(1), "t": ints(1), "v": (3, 5, 1, 1)},
+        {"s": ints(2), "e": ints(-1), "a": ints(-3), "t": ints(1), "v": (3, 5, 1, 1)},
     ),
     "slice every other": between(
         "g = Slice(h, s, e, a, t)",
