@@ -54,8 +54,10 @@ def problems_of(
 
 
 @lru_cache
-def torchscript(name: str, *, training: bool = False) -> tuple[ModelProto, np.ndarray]:
-    """A network by the exporter that traces it, and an input."""
+def torchscript(
+    name: str, *, training: bool = False, opset: int | None = None
+) -> tuple[ModelProto, np.ndarray]:
+    """A network by the exporter that traces it, and an input; by default at its own opset."""
     import torch
 
     network, example = _network(name)
@@ -78,13 +80,14 @@ def torchscript(name: str, *, training: bool = False) -> tuple[ModelProto, np.nd
             dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}},
             training=mode.TRAINING if training else mode.EVAL,
             do_constant_folding=not training,
+            opset_version=opset,
         )
     torch.backends.mha.set_fastpath_enabled(fused)
     return onnx.load_from_string(buffer.getvalue()), example.numpy()
 
 
 @lru_cache
-def torch_program(name: str) -> tuple[Any, np.ndarray]:
+def torch_program(name: str, *, opset: int | None = None) -> tuple[Any, np.ndarray]:
     """A network by the exporter that captures it: an ONNXProgram, and an input."""
     import torch
 
@@ -98,6 +101,7 @@ def torch_program(name: str) -> tuple[Any, np.ndarray]:
             input_names=["x"],
             output_names=["y"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=opset,
             verbose=False,
         )
     return program, example.numpy()

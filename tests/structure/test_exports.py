@@ -62,7 +62,8 @@ CASES = {
 }
 
 
-def exported(name: str, dynamo: bool) -> onnx.ModelProto:
+def exported(name: str, dynamo: bool, opset: int | None = None) -> onnx.ModelProto:
+    """A network by either exporter; by default at the opset that is usual for it."""
     make, sample, _ = CASES[name]
     torch.manual_seed(0)
     net = make().eval()
@@ -80,12 +81,13 @@ def exported(name: str, dynamo: bool) -> onnx.ModelProto:
         if dynamo:
             dims = {axis: torch.export.Dim(text, max=100) for axis, text in axes.items()}
             program = torch.onnx.export(
-                net, (x,), input_names=["x"], dynamic_shapes=(dims,), dynamo=True, verbose=False
-            )
+                net, (x,), input_names=["x"], dynamic_shapes=(dims,), dynamo=True, verbose=False,
+                opset_version=opset,
+            )  # fmt: skip
             return program.model_proto
         torch.onnx.export(
             net, (x,), file, input_names=["x"], output_names=["y"], dynamic_axes={"x": axes},
-            dynamo=False, opset_version=17,
+            dynamo=False, opset_version=opset or 17,
         )  # fmt: skip
     return onnx.load_from_string(file.getvalue())
 
