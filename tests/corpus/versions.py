@@ -23,7 +23,7 @@ CAPTURED = 18
 #: Networks of tests/corpus/networks.py.
 NETWORKS = ("mlp", "cnn", "depthwise", "recurrent", "encoder", "library encoder", "tied")
 #: Opsets at which the architectures of tests/structure are exported, by exporter.
-TRACED_AT, CAPTURED_AT = (9, 11, 13, 15, 17), (18, 21, 23)
+TRACED_AT, CAPTURED_AT = (9, 13, 17), (18, 23)
 #: Networks and the opset of the export that is converted from there.
 CONVERTED = (("mlp", 13), ("cnn", 9), ("cnn", 17), ("depthwise", 13), ("encoder", 17))
 CONVERTED_CAPTURED = ("mlp", "cnn", "recurrent")

@@ -30,15 +30,16 @@ SECONDS = 120.0
 SOURCES = ("zoo", "torch", "converted", "backend")
 
 
-def sources(names: Sequence[str], sample: int | None) -> Iterator[Source]:
-    """Models of the chosen sources, none of them made yet."""
+def sources(names: Sequence[str], sample: int | None) -> list[Source]:
+    """Models of the chosen sources, heavy ones last; none of them is made yet."""
     makers: dict[str, Callable[[], Iterator[Source]]] = {
         "zoo": zoo,
         "torch": torch_exports,
         "converted": converted,
         "backend": partial(backend, sample),
     }
-    return chain.from_iterable(makers[name]() for name in names)
+    found = chain.from_iterable(makers[name]() for name in names)
+    return sorted(found, key=lambda source: source.heavy)
 
 
 def read(results: Path) -> dict[str, list[Row]]:
