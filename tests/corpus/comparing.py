@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from onnx import FunctionProto, ModelProto, NodeProto
 
 from .constants import Body, Constant, Key, bodies, constants, decoded_by_nodes
 
-__all__ = ["differences", "relative_difference"]
+__all__ = ["differences", "largest", "relative_difference"]
 
 Constants = Mapping[Key, Constant]
 #: Initializers need not be graph inputs from here on, and may be overridden where they are.
@@ -148,6 +148,14 @@ def relative_difference(want: Any, have: Any) -> float:
         return np.inf
     scale = np.abs(one).max(initial=0, where=np.isfinite(one)) or 1.0
     return float(np.abs(one - two).max(initial=0, where=np.isfinite(one)) / scale)
+
+
+def largest(want: Sequence[Sequence[Any]], have: Sequence[Sequence[Any]]) -> float:
+    """Largest relative difference of outputs of several runs; infinite where numbers differ."""
+    if [len(outputs) for outputs in want] != [len(outputs) for outputs in have]:
+        return np.inf
+    pairs = [pair for two in zip(want, have, strict=True) for pair in zip(*two, strict=True)]
+    return max((relative_difference(*pair) for pair in pairs), default=0.0)
 
 
 def _of_maps(want: Any, have: Any) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-__all__ = ["same", "same_run", "session_of"]
+__all__ = ["outputs_of", "same", "same_run", "session_of"]
 
 Feeds = Mapping[str, Any]
 
@@ -26,6 +26,14 @@ def session_of(model: Path | ModelProto, *, optimised: bool = True) -> Any:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def outputs_of(
+    model: Path | ModelProto, feeds: Sequence[Feeds], *, optimised: bool = True
+) -> list[list[Any]]:
+    """Outputs for each set of inputs; raises what onnxruntime raises."""
+    session = session_of(model, optimised=optimised)
+    return [session.run(None, dict(one)) for one in feeds]
 
 
 def same(have: Any, want: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Models of the wide corpus by source, with inputs: backend tests, real models, exports, conversions.
+"""Models of the wide corpus: backend tests, real models, exports, conversions; each with inputs.
 
 Making a model may fail (an exporter refuses an opset): that is a result of its own.
 """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from tests.corpus.operations import Row, kind_of
+from tests.corpus.operations import OPERATIONS
+from tests.corpus.rows import Row, kind_of
 
 __all__ = ["tables"]
 
-OPERATIONS = ("unpruned", "sparse", "dense", "shrink", "repair", "train")
 OWN = ("made", "checker", "onnxruntime")
 
 

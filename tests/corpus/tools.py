@@ -1,49 +1,26 @@
-"""Other tools that read ONNX: the checker, onnxslim, onnxsim and OpenVINO."""
+"""Other tools that read ONNX: onnxslim, onnxsim and OpenVINO, on a model and on its source."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import ModelProto
 
-from tests.corpus.comparing import relative_difference
-from tests.corpus.running import Feeds, session_of
+from tests.corpus.comparing import largest
+from tests.corpus.judging import Subject, Unseen
+from tests.corpus.rows import Sheet, words
+from tests.corpus.running import Feeds, outputs_of
 
-__all__ = ["TOOLS", "checker_level", "largest", "outputs_of", "versions"]
+__all__ = ["TOOLS", "Bench", "versions"]
 
 Outputs = list[list[Any]]
 Tool = Callable[[ModelProto, Sequence[Feeds]], Outputs]
-
-
-def checker_level(model: ModelProto) -> int:
-    """What the checker says: 2 with full shape inference, 1 without, 0 for a model it rejects."""
-    for level in (2, 1):
-        try:
-            onnx.checker.check_model(model, full_check=level == 2)
-        except Exception:  # the checker raises unrelated types
-            continue
-        return level
-    return 0
-
-
-def outputs_of(model: ModelProto, feeds: Sequence[Feeds]) -> Outputs:
-    """Outputs in onnxruntime for each set of inputs."""
-    session = session_of(model)
-    return [session.run(None, dict(one)) for one in feeds]
-
-
-def largest(want: Outputs, have: Outputs) -> float:
-    """Largest relative difference of any output; infinite where their number differs."""
-    if [len(outputs) for outputs in want] != [len(outputs) for outputs in have]:
-        return np.inf
-    pairs = [pair for two in zip(want, have, strict=True) for pair in zip(*two, strict=True)]
-    return max((relative_difference(*pair) for pair in pairs), default=0.0)
 
 
 def _slimmed(model: ModelProto, feeds: Sequence[Feeds]) -> Outputs:
@@ -94,6 +71,68 @@ _ALL: Mapping[str, Tool] = {
 }
 #: Those that are installed.
 TOOLS = {name: tool for name, tool in _ALL.items() if importlib.util.find_spec(name)}
+
+
+@dataclass
+class Bench:
+    """All tools, for what was made of one model.
+
+    Attributes:
+        known: How far each tool is from onnxruntime on the source itself, or why it cannot take it.
+    """
+
+    subject: Subject
+    sheet: Sheet
+    known: dict[str, float | str] = field(default_factory=dict)
+
+    def use(self, operation: str, model: ModelProto) -> None:
+        """Give a dense model to every tool, and the source too where that fails."""
+        tolerance = self.subject.tolerance
+        for name in TOOLS:
+            try:
+                found = self._difference(name, model, operation)
+            except Unseen as reason:
+                self.sheet.say(operation, name, "unseen", words(reason))
+                continue
+            if isinstance(found, float) and found <= tolerance:
+                self.sheet.say(operation, name, "passed")
+                continue
+            if name not in self.known:
+                self.known[name] = self._difference(name, self.subject.given.model, "source")
+            theirs = self.known[name]
+            outcome = "problem"
+            if isinstance(theirs, str) or theirs > tolerance:
+                outcome = "source"
+            elif self.subject.random:
+                outcome = "unseen"
+            self.sheet.say(operation, name, outcome, f"{_said(found)}; the source: {_said(theirs)}")
+
+    def _difference(self, name: str, model: ModelProto, label: str) -> float | str:
+        """Between a tool and onnxruntime on a model, or why the tool cannot take the model."""
+        want = self.subject.run(model, f"{label} for {name}")
+        try:
+            self.subject.attempts.enter(f"{label} {name}")
+            have = TOOLS[name](model, self.subject.given.feeds)
+        except Exception as error:  # whatever it is: the source decides whose fault
+            return words(error)
+        return largest(want, _typed(have, want))
+
+
+def _said(found: float | str) -> str:
+    return found if isinstance(found, str) else f"differs by {found:.1e}"
+
+
+def _typed(have: Outputs, want: Outputs) -> Outputs:
+    """Outputs in the element types of others: OpenVINO computes some in another one."""
+    if [len(outputs) for outputs in have] != [len(outputs) for outputs in want]:
+        return have
+    return [
+        [
+            a.astype(b.dtype) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else a
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        for ours, theirs in zip(have, want, strict=True)
+    ]
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,8 @@ from itertools import chain
 from pathlib import Path
 
 from tests.corpus.isolated import Attempts, Worker
-from tests.corpus.operations import Row, examine
+from tests.corpus.operations import examine
+from tests.corpus.rows import Row
 from tests.corpus.sources import Source, backend, zoo
 from tests.corpus.tallies import tables
 from tests.corpus.tools import versions
@@ -64,7 +65,9 @@ def run(todo: Sequence[Source], results: Path, seconds: float) -> None:
     with results.open("a") as file:
         for number, source in enumerate(todo):
             rows = worker.run(number)
-            file.write(json.dumps({"key": source.key, "rows": [asdict(row) for row in rows]}) + "\n")
+            file.write(
+                json.dumps({"key": source.key, "rows": [asdict(row) for row in rows]}) + "\n"
+            )
             file.flush()
             for row in rows:
                 if row.outcome == "problem":
