@@ -18,8 +18,6 @@ __all__ = ["BIAS_INPUT", "Bias", "find_bias"]
 BIAS_INPUT = 2
 #: First opset in which the bias of an operator may be left out, and so be added.
 OPTIONAL_SINCE = {"Conv": 1, "ConvTranspose": 1, "Gemm": 11}
-#: From this IR version on initializers need not be inputs of the model.
-FREE_INITIALIZERS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +114,4 @@ def _addable(
     # A bias has the type of the weight: one that is stored as it is read tells it.
     typed = weight is not None and constants.stored(weight) is not None
     fits = typed and not left and version >= OPTIONAL_SINCE[node.op_type] and scale != 0
-    if not fits or constants.index.proto.ir_version < FREE_INITIALIZERS:
-        return None
-    return Bias(None, np.arange(outputs), scale)
+    return Bias(None, np.arange(outputs), scale) if fits else None

@@ -12,12 +12,9 @@ from ..model.model import Model
 from ..model.save import to_proto
 from ..model.tensors import TensorAddress
 from ..training.batching.axis import already_free, free_batch
-from .writing import rewritten, with_bias_inputs
+from .writing import FREE_INITIALIZERS, rewritten, with_bias_inputs
 
 __all__ = ["carried_back", "working_form"]
-
-#: From this IR version on initializers need not be inputs of the model.
-FREE_INITIALIZERS = 4
 
 
 def working_form(model: Model) -> Model:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from ..model.dtypes import pack
 from ..model.model import Model
@@ -15,7 +15,18 @@ from ..model.tensors import TensorAddress
 from .seen import OUTSIDE
 from .sites import Site
 
-__all__ = ["Edits", "added_biases", "numbers", "rewritten", "rounded", "with_bias_inputs"]
+__all__ = [
+    "FREE_INITIALIZERS",
+    "Edits",
+    "added_biases",
+    "numbers",
+    "rewritten",
+    "rounded",
+    "with_bias_inputs",
+]
+
+#: From this IR version on initializers need not be inputs of the model.
+FREE_INITIALIZERS = 4
 
 
 class Edits:
@@ -141,7 +152,10 @@ def with_bias_inputs(model: Model, biases: Mapping[str, np.ndarray]) -> Model:
     for output, values in biases.items():
         node = nodes[output]
         name = _fresh(f"{node.input[1]}.bias", taken)
-        graph.initializer.append(numpy_helper.from_array(values, name))
+        tensor = numpy_helper.from_array(values, name)
+        graph.initializer.append(tensor)
+        if copied.proto.ir_version < FREE_INITIALIZERS:
+            graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
         del node.input[2:]
         node.input.append(name)
     return copied

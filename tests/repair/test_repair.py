@@ -11,12 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.data.source import open_source
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, UsageError
+from onnxprune.model.save import to_proto
 from onnxprune.repair import frontier as frontier_module
 from onnxprune.repair import jobs as jobs_module
 from onnxprune.repair.repair import repair
 from onnxprune.repair.samples import take_samples
 from tests.builders import mlp
-from tests.repair.cases import data, opened, pruned, run, tensor
+from tests.repair.cases import CASES, data, opened, pruned, run, tensor
 
 INPUTS = 24
 
@@ -347,3 +348,29 @@ def test_nonsense_is_refused() -> None:
         repair(dense, cut, plans, data(dense, samples()), method="magic")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="at least 1 sample"):
         repair(dense, cut, plans, data(dense, samples()), samples=0)
+
+
+@pytest.mark.parametrize("batch", ["N", 2])
+def test_a_new_bias_is_an_input_as_well_before_ir_version_4(batch: str | int) -> None:
+    proto = next(case for case in CASES if case.name == "conv without bias").proto()
+    proto.ir_version, proto.opset_import[0].version = 3, 7
+    del proto.graph.input[:]
+    for name, shape in (("x", (batch, 3, 7, 7)), ("w", (4, 3, 3, 2))):
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        proto.graph.input.append(info)
+    shape = proto.graph.output[0].type.tensor_type.shape
+    shape.dim.extend(onnx.TensorShapeProto.Dimension(dim_param=axis) for axis in "NCHW")
+    onnx.checker.check_model(proto)
+    dense = opened(proto)
+    cut, plans = pruned(dense, 0.6)
+    x = 1 + np.random.default_rng(1).standard_normal((64, 3, 7, 7)).astype(np.float32)
+    result = repair(dense, cut, plans, data(dense, x))
+    assert result.rows[0].method == "refit"
+    repaired = to_proto(result.model)
+    onnx.checker.check_model(repaired)
+    assert repaired.ir_version == 3
+    listed = [value.name for value in repaired.graph.input]
+    assert listed == ["x", "w", "w.bias"]
+    assert [tensor.name for tensor in repaired.graph.initializer] == listed[1:]
+    want, without, have = (run(model, x[:2])[0] for model in (dense, cut, result.model))
+    assert np.square(have - want).mean() < 0.9 * np.square(without - want).mean()
