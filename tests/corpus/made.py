@@ -26,7 +26,9 @@ def _case(name: str, nodes: Sequence[NodeProto], feeds: Arrays, constants: Array
     kind = TensorProto.INT32 if nodes[-1].op_type.endswith("Integer") else TensorProto.FLOAT
     if nodes[-1].op_type == "QLinearConv":
         kind = TensorProto.UINT8
-    outputs = [helper.make_tensor_value_info("y", kind, None)]
+    # Every result has as many axes as what the model is fed.
+    rank = next(iter(feeds.values())).ndim
+    outputs = [helper.make_tensor_value_info("y", kind, [None] * rank)]
     tensors = [numpy_helper.from_array(array, n) for n, array in constants.items()]
     graph = helper.make_graph(list(nodes), name, inputs, outputs, tensors)
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(MICROSOFT, 1)]

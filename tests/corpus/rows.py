@@ -19,8 +19,9 @@ class Row:
     Attributes:
         operation: What was done to the model; "source" for the making of the model itself.
         check: "made", "checker", "onnxruntime", or another tool.
-        outcome: "passed"; "refused" by onnxprune in one sentence; "source" where the tool cannot
-            take the source either; "unseen" where there is nothing to compare with; "problem".
+        outcome: "passed"; "rounded" where a tool's outputs are near, not equal up to the tolerance;
+            "refused" by onnxprune in one sentence; "source" where the tool cannot take the source
+            either; "unseen" where there is nothing to compare with; "problem".
         seconds: Since the row before.
     """
 

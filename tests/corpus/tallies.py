@@ -57,11 +57,12 @@ def _tools(rows: Sequence[Row]) -> str:
         if row.operation in OPERATIONS and row.check not in ("made", "onnxruntime"):
             count[row.group, row.check][row.outcome] += 1
     lines = [
-        "| source | tool | outputs | passed | cannot take the source | not comparable | problems |",
-        "|---|---|---|---|---|---|---|",
+        "| source | tool | outputs | passed | near | cannot take the source | not comparable "
+        "| problems |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (group, tool), found in count.items():
-        numbers = (found[n] for n in ("passed", "source", "unseen", "problem"))
+        numbers = (found[n] for n in ("passed", "rounded", "source", "unseen", "problem"))
         cells = " | ".join(f"{n:,}" for n in (found.total(), *numbers))
         lines.append(f"| {group} | {tool} | {cells} |")
     return "\n".join(lines)
