@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Writing", "inspection", "layer_operators", "model_name", "parameter_count", "summary"]
 
+#: A target share of zeros that is missed by more than this is said.
+MISSED = 0.01
+
 
 @dataclass(frozen=True)
 class Writing:
@@ -140,16 +143,34 @@ def _layer_row(outcome: LayerOutcome, decision: Decision, bytes_before: int) -> 
 
 def _warnings(pruned: Pruned) -> tuple[str, ...]:
     """Things that a user may not expect of the result."""
+    return (*pruned.warnings, *_emptied(pruned), *_missed(pruned))
+
+
+def _missed(pruned: Pruned) -> Iterator[str]:
+    """A target share of zeros that what goes together keeps out of reach by more than a point."""
+    aimed = [o for o in pruned.outcomes if o.plan.reason is None and o.plan.quality is None]
+    weights = sum(outcome.original.statistics.size for outcome in aimed)
+    share = pruned.config.sparsity
+    if share is None or not weights:
+        return
+    zeros = 1 - sum(outcome.kept for outcome in aimed) / weights
+    if zeros < share - max(MISSED, 1 / weights):
+        yield (
+            f"{zeros:.2%} of the weights are zero, not the share of {share:g} that was asked for:"
+            " weights of equal magnitude, and blocks, stay or go together"
+        )
+
+
+def _emptied(pruned: Pruned) -> Iterator[str]:
+    """Layers of which nothing is left."""
     emptied = [
         outcome.plan.layer.name
         for outcome in pruned.outcomes
         if outcome.plan.kept == 0 and outcome.plan.statistics.alive > 0
     ]
-    if not emptied:
-        return pruned.warnings
-    names = ", ".join(emptied[:3]) + (f" and {len(emptied) - 3} more" if emptied[3:] else "")
-    gone = f"every weight of {names} is gone; give it a lower quality with --layer"
-    return (*pruned.warnings, gone)
+    if emptied:
+        names = ", ".join(emptied[:3]) + (f" and {len(emptied) - 3} more" if emptied[3:] else "")
+        yield f"every weight of {names} is gone; give it a lower quality with --layer"
 
 
 def _pattern_notes(pruned: Pruned, writing: Writing) -> Iterator[str]:

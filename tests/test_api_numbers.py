@@ -162,6 +162,21 @@ def test_sparsity_is_reached(target: float, scope: Scope) -> None:
         assert len(thresholds) == 1
 
 
+def test_a_share_that_equal_magnitudes_keep_out_of_reach_is_said() -> None:
+    model = mlp(SIZES)
+    for tensor in model.graph.initializer:
+        signs = np.sign(numpy_helper.to_array(tensor)) if tensor.dims[1:] else np.zeros(tensor.dims)
+        tensor.CopyFrom(numpy_helper.from_array(signs.astype(np.float32), tensor.name))
+    report = prune(model, sparsity=0.4).report
+    assert report.kept == report.weights
+    assert [text for text in report.warnings if text.startswith("0.00% of the weights are zero")]
+    assert "not the share of 0.4" in str(report)
+    # One layer may go its own way: the others are what the share is asked of.
+    away = prune(model, sparsity=0.4, layers={"*": 1.0}).report
+    assert not away.warnings
+    assert not prune(mlp(SIZES), sparsity=0.4).report.warnings
+
+
 def test_the_smallest_weights_go() -> None:
     model = mlp(SIZES)
     result = prune(model, sparsity=0.7)

@@ -129,11 +129,11 @@ class Subject:
         gone = [key for key in before if key not in after]
         if gone:
             return f"weights are gone: {gone[:3]}"
-        size = sum(c.array.size for c in before.values())
-        alive = sum(int(np.count_nonzero(after[key].array)) for key in before)
+        zeros = sum(int(np.count_nonzero(after[key].array == 0)) for key in before)
+        asked = _zeros_asked([constant.array for constant in before.values()])
         # Integer codes count in the share as well; the second count has no share of them.
-        if not self._codes and alive > size - int(SHARE * size):
-            return f"{alive} of {size} weights are left"
+        if not self._codes and zeros < asked:
+            return f"{zeros} zeros, not {asked}"
         return self._finite(model, "repair")
 
     def masked(self, model: ModelProto) -> str:
@@ -160,6 +160,18 @@ class Subject:
                 if np.isfinite(one).all() and not np.isfinite(two).all():
                     return "outputs are not finite"
         return ""
+
+
+def _zeros_asked(arrays: Sequence[np.ndarray]) -> int:
+    """The share of all weights; without those at the limit where several of them are equal."""
+    flat = [np.abs(array.astype(np.float64)).reshape(-1) for array in arrays]
+    magnitudes = np.concatenate([np.zeros(0), *flat])
+    asked = int(SHARE * magnitudes.size)
+    if not asked:
+        return 0
+    limit = np.partition(magnitudes, asked - 1)[asked - 1]
+    below, equal = (int(np.count_nonzero(c)) for c in (magnitudes < limit, magnitudes == limit))
+    return below if equal > 1 else asked
 
 
 def _constant(array: np.ndarray) -> bool:

@@ -83,7 +83,7 @@ def test_judges_see_what_is_wrong() -> None:
     weight[0, 0] = np.nan
     wrong.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "w1"))
     assert "other values" in subject.zeroed(given.model)
-    assert "weights are left" in subject.half_empty(given.model)
+    assert "0 zeros, not 72" in subject.half_empty(given.model)
     assert "came back" in subject.masked(given.model)
     assert "differ" in subject.equal(wrong, given.model)
     assert "differ" in subject.near(wrong, given.model)
