@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,6 +76,21 @@ class Jobs:
     reasons: dict[str, str]
     levels: dict[int, int]
     stackable: bool
+
+    def with_vectors(self, vectors: Container[str], *, fed: bool) -> Jobs:
+        """The jobs of a model in which some data are single vectors: runs of it are not joined.
+
+        Args:
+            vectors: Names of the values.
+            fed: The model is fed vectors as well: their only axis is taken for that of samples,
+                which it is not here. Nor do stacks of matrices fit, whose outputs lack an axis.
+        """
+        found = [(j, s) for j in self.jobs for s in j.sites if s.data.name in vectors]
+        gone = {j.layer.name for j, s in found if fed or getattr(s.unfolding, "batch", ())}
+        left = tuple(job for job in self.jobs if job.layer.name not in gone)
+        reason = "it multiplies single vectors, which have no axis of samples"
+        reasons = self.reasons | dict.fromkeys(gone, reason)
+        return replace(self, jobs=left, reasons=reasons, stackable=self.stackable and not found)
 
     def runs(self, most: int) -> Iterator[tuple[Job, ...]]:
         """Jobs that can share a run: of one level, and together within `most` Gram numbers."""

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ..data.source import BatchSource
-from ..data.specs import input_specs
+from ..data.specs import InputSpec, input_specs
 from ..errors import UsageError
 from ..model.model import Model
 from ..model.tensors import TensorAddress
@@ -27,7 +27,9 @@ from .jobs import Job, Jobs, find_jobs
 from .match import match_layers
 from .refit import RIDGE, refit_layers
 from .samples import Samples, take_samples
+from .taps import Taps
 from .targets import Targets
+from .unfold import MatrixUnfolding
 from .working import carried_back, working_form
 from .writing import rewritten, with_bias_inputs
 
@@ -113,6 +115,11 @@ def repair(
     )
 
 
+def _first(spec: InputSpec, array: np.ndarray) -> np.ndarray:
+    """The least of an input that a run takes."""
+    return array if spec.shared or not array.ndim else array[: spec.fixed_batch or 1]
+
+
 class Repairer:
     """Repairs several prunings of one model on the same samples.
 
@@ -144,8 +151,24 @@ class Repairer:
             data = take_samples(data, input_specs(self.source.proto), samples)
         self.samples: Samples = data
         layers = [plan.layer for plan in plans if plan.reason is None]
-        self.jobs: Jobs = find_jobs(self.source, layers)
+        self.jobs: Jobs = self._found(find_jobs(self.source, layers))
         self.targets = Targets(self.source, self.jobs.jobs, self.samples, self.jobs.stackable)
+
+    def _found(self, jobs: Jobs) -> Jobs:
+        """The jobs, knowing which matrix products have a single vector for data in every run.
+
+        Only a model with a fixed batch, or fed vectors, can have such; one run of it tells.
+        """
+        specs = input_specs(self.source.proto)
+        fed = any(spec.shape and len(spec.shape) == 1 and not spec.shared for spec in specs)
+        sites = [site for job in jobs.jobs for site in job.sites]
+        names = [s.data.name for s in sites if isinstance(s.unfolding, MatrixUnfolding)]
+        if not names or not (fed or any(spec.fixed_batch for spec in specs)):
+            return jobs
+        first = {spec.name: _first(spec, self.samples.batches[0][spec.name]) for spec in specs}
+        values = next(Taps(self.source, names, stack=False, known=first).batches(first))
+        vectors = {name for name in names if np.ndim(values[name]) == 1}
+        return jobs.with_vectors(vectors, fed=fed)
 
     def repair(
         self,

@@ -57,7 +57,7 @@ class Taps:
         """The values for one batch of inputs, in one or more parts; floats are not float16."""
         parts = [self._run(part) for part in self._parts(feeds)]
         if len(parts) > 1 and self.stack:
-            yield {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            yield {name: _joined([part[name] for part in parts]) for name in parts[0]}
         else:
             yield from parts
 
@@ -82,6 +82,11 @@ class Taps:
             }
             values |= zip(self.names, map(widened, run(self._session, own)), strict=True)
         return values
+
+
+def _joined(values: Sequence[np.ndarray]) -> np.ndarray:
+    """What several runs gave along the first axis; single numbers make one."""
+    return np.concatenate(list(map(np.atleast_1d, values)))
 
 
 def widened(value: Any) -> Any:

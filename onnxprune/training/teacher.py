@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import ModelProto, helper
 
+from ..errors import ModelError
 from ..runtime import open_session, run
 from .upgrading.older_opset import declare_older
 
@@ -35,7 +36,12 @@ class Teacher:
         self._part = fixed_batch
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The teacher's values for a batch, as float32; raises CannotRun."""
+        """The teacher's values for a batch, as float32.
+
+        Raises:
+            CannotRun: onnxruntime does not run the model.
+            ModelError: A value is one number for a batch whose size the model fixes.
+        """
         inputs = {name: feeds[name] for name in self._names}
         if self._part is None:
             return [np.asarray(value, np.float32) for value in run(self._session, inputs)]
@@ -44,6 +50,11 @@ class Teacher:
             run(self._session, {n: x[at : at + self._part] for n, x in inputs.items()})
             for at in range(0, count, self._part)
         ]
+        if any(np.ndim(value) == 0 for value in parts[0]):
+            raise ModelError(
+                f"the model gives one number for its fixed batch of {self._part}, which tells"
+                " nothing of single samples to train towards; give labels for another output"
+            )
         return [
             np.concatenate(values).astype(np.float32, copy=False)
             for values in zip(*parts, strict=True)

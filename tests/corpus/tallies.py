@@ -26,7 +26,7 @@ def _operations(rows: Sequence[Row]) -> str:
         if row.operation in OPERATIONS and row.check in OWN:
             cases[row.group, row.operation][row.key].append(row)
     lines = [
-        "| source | operation | models | passed | refused | not comparable | problems |",
+        "| source | operation | models | passed | refused | the source does not run | problems |",
         "|---|---|---|---|---|---|---|",
     ]
     groups = dict.fromkeys(row.group for row in rows)
@@ -34,9 +34,9 @@ def _operations(rows: Sequence[Row]) -> str:
         for operation in OPERATIONS:
             found = cases.get((group, operation))
             if found:
-                count = Counter(_verdict(list_) for list_ in found.values())
-                cells = (count[n] for n in ("passed", "refused", "source", "problem"))
-                cells = " | ".join(f"{n:,}" for n in (len(found), *cells))
+                count = Counter(_verdict(several) for several in found.values())
+                numbers = (count[n] for n in ("passed", "refused", "source", "problem"))
+                cells = " | ".join(f"{n:,}" for n in (len(found), *numbers))
                 lines.append(f"| {group} | {operation} | {cells} |")
     return "\n".join(lines)
 
