@@ -12,6 +12,7 @@ from ..graph.layer import Layer
 from ..model.model import Model
 from .levels import node_levels
 from .sites import Site, SiteFinder
+from .unfold import MatrixUnfolding
 
 __all__ = ["Job", "Jobs", "find_jobs", "in_parts", "picked"]
 
@@ -86,7 +87,7 @@ class Jobs:
                 which it is not here. Nor do stacks of matrices fit, whose outputs lack an axis.
         """
         found = [(j, s) for j in self.jobs for s in j.sites if s.data.name in vectors]
-        gone = {j.layer.name for j, s in found if fed or getattr(s.unfolding, "batch", ())}
+        gone = {job.layer.name for job, site in found if fed or _stacked(site)}
         left = tuple(job for job in self.jobs if job.layer.name not in gone)
         reason = "it multiplies single vectors, which have no axis of samples"
         reasons = self.reasons | dict.fromkeys(gone, reason)
@@ -98,6 +99,11 @@ class Jobs:
             same = [job for job in self.jobs if job.level == level]
             sizes = [WIDE_NUMBERS if job.wide else job.shape[0] * job.shape[2] ** 2 for job in same]
             yield from in_parts(same, sizes, most)
+
+
+def _stacked(site: Site) -> bool:
+    """Whether the weights are a stack of matrices."""
+    return isinstance(site.unfolding, MatrixUnfolding) and bool(site.unfolding.batch)
 
 
 def in_parts(jobs: Sequence[Job], sizes: Sequence[int], most: int) -> Iterator[tuple[Job, ...]]:
