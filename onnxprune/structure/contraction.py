@@ -271,7 +271,9 @@ def _contractions(
     node, atoms = site.node, coupling.atoms
     domain = "" if node.domain == "ai.onnx" else node.domain
     operands = [facts.get(name) for name in node.input]
-    results = [atoms.resolve(labels) for labels in coupling.axes[node.output[0]]]
+    # The first result may be left out: of an LSTM that is read for its last state alone.
+    first = next(name for name in node.output if name)
+    results = [atoms.resolve(labels) for labels in coupling.axes[first]]
     key = (domain, node.op_type)
     if key in (("", "MatMul"), ("", "Gemm")):
         factors = matrices(site, operands)

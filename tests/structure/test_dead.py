@@ -299,3 +299,21 @@ def test_vectors_alone_are_no_channels() -> None:
         [], sample=(5, 6),
     )  # fmt: skip
     assert shrunk(case)[0].reason
+
+
+def test_a_recurrent_layer_that_is_read_for_its_last_state_alone() -> None:
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[5, n, 6] x) => (float[n, 3] y) {
+            unread, h = LSTM <hidden_size = 4> (x, w, r)
+            zero = Constant <value = int64 {0}> () s = Gather (h, zero)
+            a = Gemm <transB = 1> (s, w1, b1) p = Relu (a) y = Gemm <transB = 1> (p, w2) }""")
+    model.graph.node[0].output[0] = ""
+    random = np.random.default_rng(0)
+    shapes = {"w": (1, 16, 6), "r": (1, 16, 4), "w1": (10, 4), "b1": (10,), "w2": (3, 10)}
+    for name, shape in shapes.items():
+        array = random.standard_normal(shape).astype(np.float32)
+        if name == "w2":
+            array[:, ::2] = 0
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    x = random.standard_normal((5, 2, 6)).astype(np.float32)
+    assert prove_shrunk(model, [{"x": x}], align=1).removed == 5
