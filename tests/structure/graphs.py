@@ -31,6 +31,16 @@ class Case:
     fixed_batch: bool = False
 
 
+#: Two convolutions around what is tried.
+W = {"w": (8, 4, 1, 1), "b": (8,), "v": (3, 8, 1, 1)}
+
+
+def between(lines: str, sizes: list[int], weights: dict | None = None, **options) -> Case:
+    """Nodes from h, with 8 channels, to g, between two convolutions."""
+    text = f"h = Conv(x, w, b)\n{lines.strip()}\ny = Conv(g, v)"
+    return Case(text, {**W, **(weights or {})}, sizes, **options)
+
+
 def built(case: Case) -> ModelProto:
     nodes = [parser.parse_node(line.strip()) for line in case.nodes.splitlines() if line.strip()]
     for number, node in enumerate(nodes):

@@ -9,9 +9,10 @@ from onnxprune.structure.registry import RULES
 from tests.structure.dying import damaged, prove_constants, prove_shrunk
 from tests.structure.graphs import built, feed
 from tests.structure.test_rules_images import CASES as IMAGES
+from tests.structure.test_rules_joining import CASES as JOINING
 from tests.structure.test_rules_sequences import CASES as SEQUENCES
 
-CASES = {**IMAGES, **SEQUENCES}
+CASES = {**IMAGES, **JOINING, **SEQUENCES}
 #: The variance of a constant is zero, and this one divides by it: no number is left to compare.
 del CASES["mean and variance"]
 
