@@ -55,3 +55,19 @@ def saved(model: onnx.ModelProto, path: Path, *, external: bool = False) -> Path
 def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Initializers by name."""
     return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+def chain(layers: int = 4, width: int = 160) -> onnx.ModelProto:
+    """MatMul layers one after another, 400 kB of weights by default, from v0 to v{layers}."""
+    values = np.random.default_rng(0).standard_normal((layers, width, width)).astype(np.float32)
+    tensors = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(values)]
+    nodes = [helper.make_node("MatMul", [f"v{i}", f"w{i}"], [f"v{i + 1}"]) for i in range(layers)]
+    shape: list[str | int | None] = ["N", width]
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("v0", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(f"v{layers}", TensorProto.FLOAT, shape)],
+        tensors,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

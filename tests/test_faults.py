@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto
 
 from onnxprune.cli import main
-from tests.builders import mlp, saved
+from tests.builders import chain, mlp, saved
 from tests.refusal import refused, state
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux signals, limits and mounts")
@@ -27,20 +26,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux signals, 
 KILLS = 10  # for each of one file and two
 
 
-def big(layers: int = 10, width: int = 1024) -> ModelProto:
+def big() -> ModelProto:
     """About 40 MB of weights."""
-    values = np.random.default_rng(0).standard_normal((layers, width, width)).astype(np.float32)
-    tensors = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(values)]
-    nodes = [helper.make_node("MatMul", [f"v{i}", f"w{i}"], [f"v{i + 1}"]) for i in range(layers)]
-    shape: list[str | int | None] = ["N", width]
-    graph = helper.make_graph(
-        nodes,
-        "big",
-        [helper.make_tensor_value_info("v0", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(f"v{layers}", TensorProto.FLOAT, shape)],
-        tensors,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return chain(10, 1024)
 
 
 @pytest.fixture(scope="module")

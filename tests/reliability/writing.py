@@ -14,12 +14,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.cli import main as command
-from tests.builders import saved
+from tests.builders import chain, saved
 from tests.reliability.forked import (
     digest,
     killed_after,
@@ -53,22 +51,6 @@ class Count:
     kills: int = 0
     changed: int = 0
     leftovers: int = 0
-
-
-def chain(layers: int = 4, width: int = 160) -> ModelProto:
-    """MatMul layers one after another: 400 kB of weights."""
-    values = np.random.default_rng(0).standard_normal((layers, width, width)).astype(np.float32)
-    tensors = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(values)]
-    nodes = [helper.make_node("MatMul", [f"v{i}", f"w{i}"], [f"v{i + 1}"]) for i in range(layers)]
-    shape: list[str | int | None] = ["N", width]
-    graph = helper.make_graph(
-        nodes,
-        "chain",
-        [helper.make_tensor_value_info("v0", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(f"v{layers}", TensorProto.FLOAT, shape)],
-        tensors,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 class Target:
