@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
@@ -11,6 +11,9 @@ from ..model.model import Model
 from ..model.tensors import subgraphs
 
 __all__ = ["captured_names", "part_of"]
+
+#: Most axes that a shape has.
+LONGEST_SHAPE = 8
 
 
 def part_of(model: Model, names: Sequence[str], known: Mapping[str, np.ndarray]) -> Model:
@@ -28,14 +31,17 @@ def part_of(model: Model, names: Sequence[str], known: Mapping[str, np.ndarray])
     needed = set(names)
     kept: list[NodeProto] = []
     for node in reversed(graph.node):
-        if needed.intersection(node.output) - known.keys():
+        fixed = node.op_type == "Constant"  # tells inference more than an array that is fed
+        if needed.intersection(node.output) - (set() if fixed else known.keys()):
             needed.update(node.input, captured_names(node))
             kept.append(node)
     nodes = [NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
     tensors = [t for t in graph.initializer if t.name in needed]
     inputs = [info for info in graph.input if info.name in needed]
     declared = {info.name for info in inputs}
-    inputs += [_info(n, a) for n, a in known.items() if n in needed and n not in declared]
+    declared.update(name for node in nodes for name in node.output)
+    firsts = {len(array) for array in known.values() if array.ndim > 1}
+    inputs += [_info(n, a, firsts) for n, a in known.items() if n in needed - declared]
     for field, values in (("node", nodes), ("initializer", tensors), ("input", inputs)):
         copies = [type(value).FromString(value.SerializeToString()) for value in values]
         graph.ClearField(field)
@@ -57,7 +63,15 @@ def captured_names(node: NodeProto) -> Iterator[str]:
             pending += [body for _, body in subgraphs(inner, 0)]
 
 
-def _info(name: str, like: np.ndarray) -> ValueInfoProto:
-    """An input for arrays of the type and the rank of one."""
+def _info(name: str, like: np.ndarray, firsts: Container[int]) -> ValueInfoProto:
+    """An input for arrays of the type and the rank of one.
+
+    A short list of whole numbers may be a part of a shape, which inference for Resize wants to know
+    the length of; it has none of the lengths that the first axes of other arrays have.
+    """
     kind = helper.np_dtype_to_tensor_dtype(like.dtype)
-    return helper.make_tensor_value_info(name, kind, [None] * like.ndim)
+    listed = like.ndim == 1 and like.dtype.kind == "i" and len(like) <= LONGEST_SHAPE
+    open_axes = not listed or len(like) in firsts
+    return helper.make_tensor_value_info(
+        name, kind, [None] * like.ndim if open_axes else list(like.shape)
+    )

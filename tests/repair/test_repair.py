@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import onnxprune
 from onnxprune.data.source import open_source
 from onnxprune.data.specs import InputSpec
 from onnxprune.errors import DataError, UsageError
@@ -18,6 +19,7 @@ from onnxprune.repair.repair import repair
 from onnxprune.repair.samples import take_samples
 from tests.builders import mlp
 from tests.repair.cases import CASES, data, opened, pruned, run, tensor
+from tests.structure.graphs import Case, built
 
 INPUTS = 24
 
@@ -374,3 +376,27 @@ def test_a_new_bias_is_an_input_as_well_before_ir_version_4(batch: str | int) ->
     assert [tensor.name for tensor in repaired.graph.initializer] == listed[1:]
     want, without, have = (run(model, x[:2])[0] for model in (dense, cut, result.model))
     assert np.square(have - want).mean() < 0.9 * np.square(without - want).mean()
+
+
+def test_sizes_that_are_computed_stay_known() -> None:
+    """Of a list of sizes whose length is open, inference for Resize says that it is empty."""
+    constants = {"w": (6, 3, 3, 3), "k": (6, 6, 2, 2), "v": (2, 6, 1, 1)}
+    nodes = """h = Conv<pads=[1,1,1,1]>(x, w)
+        zero = Constant<value_ints=[0]>()
+        two = Constant<value_ints=[2]>()
+        four = Constant<value_ints=[4]>()
+        s = Shape(x)
+        i = Slice(s, two, four, zero)
+        c = Cast<to=7>(i)
+        r = Relu(h)
+        u = ConvTranspose<strides=[2,2]>(r, k)
+        t = Shape(u)
+        f = Slice(t, zero, two, zero)
+        q = Concat<axis=0>(f, c)
+        z = Resize(u, , , q)
+        y = Conv(z, v)"""
+    model = built(Case(nodes, constants, [], sample=(3, 8, 8)))
+    images = np.random.default_rng(0).standard_normal((70, 3, 8, 8)).astype(np.float32)
+    report = onnxprune.prune(model, sparsity=0.5, calibrate={"x": images}).report
+    assert report.repair is not None
+    assert [row.method for row in report.repair.rows] == ["refit"] * 3
