@@ -8,7 +8,14 @@ from onnx import FunctionProto, GraphProto, ModelProto
 
 from .tensors import subgraphs
 
-__all__ = ["FreshNames", "default_opset", "quoted", "raise_ir_version", "remove_inputs"]
+__all__ = [
+    "INITIALIZERS_ALONE",
+    "FreshNames",
+    "default_opset",
+    "quoted",
+    "raise_ir_version",
+    "remove_inputs",
+]
 
 #: From this IR version on an initializer need not be a graph input; one that is can be overridden.
 INITIALIZERS_ALONE = 4

@@ -109,7 +109,6 @@ def parse(
         sparse=frozenset(sparse),
     )
     model = Model(proto, payloads, origin)
-    _check_producers(proto)
     _check_cycles(proto)
     return model
 
@@ -177,30 +176,28 @@ def _value_names(graph: GraphProto) -> Iterator[object]:
         yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
 
 
-def _check_producers(proto: ModelProto) -> None:
-    """Refuse a graph in which two nodes compute the same value: nobody knows which one is read."""
-    for scope, graph in walk_graphs(proto):
-        producer: dict[str, int] = {}
-        for index, node in enumerate(graph.node):
-            for name in filter(None, node.output):
-                if name in producer:
-                    both = " and ".join(
-                        f"'{graph.node[place].name or place}' ({graph.node[place].op_type})"
-                        for place in (producer[name], index)
-                    )
-                    where = f" in {'/'.join(scope)}" if scope else ""
-                    raise ModelError(
-                        f"'{name}' is computed by two nodes{where}, {both}; export the model again"
-                    )
-                producer[name] = index
+def _producers(graph: GraphProto | FunctionProto, where: str) -> dict[str, int]:
+    """Places of the nodes that compute values; refuses a value that two of them compute."""
+    producer: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        for name in filter(None, node.output):
+            if name in producer:
+                both = " and ".join(
+                    f"'{graph.node[place].name or place}' ({graph.node[place].op_type})"
+                    for place in (producer[name], index)
+                )
+                raise ModelError(
+                    f"'{name}' is computed by two nodes{where}, {both}; export the model again"
+                )
+            producer[name] = index
+    return producer
 
 
 def _check_cycles(proto: ModelProto) -> None:
     """Refuse a graph in which a value depends on itself; order of the nodes does not matter."""
     for scope, graph in walk_graphs(proto):
-        producer = {
-            name: index for index, node in enumerate(graph.node) for name in node.output if name
-        }
+        where = f" in {'/'.join(scope)}" if scope else ""
+        producer = _producers(graph, where)
         waiting = [0] * len(graph.node)
         consumers: list[list[int]] = [[] for _ in graph.node]
         for index, node in enumerate(graph.node):
@@ -218,7 +215,6 @@ def _check_cycles(proto: ModelProto) -> None:
                     ready.append(consumer)
         if done < len(graph.node):
             stuck = next(i for i, count in enumerate(waiting) if count > 0)
-            where = f" in {'/'.join(scope)}" if scope else ""
             raise ModelError(
                 f"the graph has a cycle through node '{graph.node[stuck].name or stuck}' "
                 f"({graph.node[stuck].op_type}){where}; export the model again"

@@ -8,11 +8,12 @@ import numpy as np
 from onnx import ModelProto
 
 from ..errors import OutputError
+from ..model.housekeeping import INITIALIZERS_ALONE
 from ..model.model import Model
 from ..model.save import to_proto
 from ..model.tensors import TensorAddress
 from ..training.batching.axis import already_free, free_batch
-from .writing import FREE_INITIALIZERS, rewritten, with_bias_inputs
+from .writing import rewritten, with_bias_inputs
 
 __all__ = ["carried_back", "working_form"]
 
@@ -42,7 +43,7 @@ def _without_known_inputs(proto: ModelProto) -> ModelProto:
     fed = [info for info in proto.graph.input if info.name not in known]
     del copied.graph.input[:]
     copied.graph.input.extend(fed)
-    copied.ir_version = max(copied.ir_version, FREE_INITIALIZERS)
+    copied.ir_version = max(copied.ir_version, INITIALIZERS_ALONE)
     return copied
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from ..model.dtypes import pack
+from ..model.housekeeping import INITIALIZERS_ALONE
 from ..model.model import Model
 from ..model.payload import ArrayPayload, Payload
 from ..model.tensors import TensorAddress
@@ -16,7 +17,6 @@ from .seen import OUTSIDE
 from .sites import Site
 
 __all__ = [
-    "FREE_INITIALIZERS",
     "Edits",
     "added_biases",
     "numbers",
@@ -24,9 +24,6 @@ __all__ = [
     "rounded",
     "with_bias_inputs",
 ]
-
-#: From this IR version on initializers need not be inputs of the model.
-FREE_INITIALIZERS = 4
 
 
 class Edits:
@@ -154,7 +151,7 @@ def with_bias_inputs(model: Model, biases: Mapping[str, np.ndarray]) -> Model:
         name = _fresh(f"{node.input[1]}.bias", taken)
         tensor = numpy_helper.from_array(values, name)
         graph.initializer.append(tensor)
-        if copied.proto.ir_version < FREE_INITIALIZERS:
+        if copied.proto.ir_version < INITIALIZERS_ALONE:
             graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
         del node.input[2:]
         node.input.append(name)
