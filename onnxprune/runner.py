@@ -10,7 +10,7 @@ import numpy as np
 from .data.source import BatchSource
 from .data.specs import InputSpec
 from .errors import DataError
-from .runtime import run
+from .runtime import MOST_BYTES, CannotRun, run
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -19,6 +19,8 @@ __all__ = ["BATCH", "Outputs", "Predict", "Recalled", "Runner", "batch_size", "p
 
 #: Samples that are run at a time.
 BATCH = 64
+#: Times the samples at hand that a model may insist on, where they fill much memory.
+MOST_REPEATS = 1000
 #: Bytes of a reference model's outputs that are kept from one measurement to the next.
 KEPT_BYTES = 2**28
 
@@ -66,7 +68,7 @@ class Runner:
 
         Raises:
             DataError: An output has not one row for each sample.
-            CannotRun: onnxruntime fails.
+            CannotRun: onnxruntime fails, or far more samples are needed than there are.
         """
         feeds = {spec.name: _cast(batch[spec.name], spec.dtype) for spec in self._inputs}
         count = _count(batch, self._inputs)
@@ -88,9 +90,19 @@ class Runner:
             if not spec.shared:
                 array = array[start : start + self._fixed]
                 if short:
+                    self._check_filling(spec.name, array, short)
                     array = np.concatenate([array, array[:1].repeat(short, 0)])
             part[spec.name] = array
         return part
+
+    def _check_filling(self, name: str, array: np.ndarray, short: int) -> None:
+        """Refuse to fill memory with repeated samples for a batch that nobody can have meant."""
+        nbytes = short * array[:1].nbytes
+        if nbytes > MOST_BYTES and short > MOST_REPEATS * len(array):
+            raise CannotRun(
+                f"input '{name}' takes {short + len(array):,} samples at once, {nbytes:,} bytes; "
+                "export the model with an open batch axis"
+            )
 
     def _checked(self, feeds: dict[str, np.ndarray], count: int) -> Outputs:
         """The outputs, if they have an entry for each sample."""

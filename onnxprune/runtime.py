@@ -280,11 +280,11 @@ def _shape(shape: list[Any], batches: set[Any], batch: int, open_size: int) -> t
 def _sample(random: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     """Random values that most models accept: floats around 0, whole numbers 0 and 1."""
     dtype = np.dtype(ELEMENTS[kind])
-    if dtype.kind == "f":
-        return random.standard_normal(shape).astype(dtype)
+    if dtype.kind == "f":  # drawn in four bytes: eight would take twice the memory of a large input
+        return random.standard_normal(shape, np.float32).astype(dtype, copy=False)
     if dtype.kind == "U":
         return np.full(shape, "a")
-    return random.integers(0, 2, shape).astype(dtype)
+    return random.integers(0, 2, shape, dtype)
 
 
 #: Wrapping that onnxruntime puts around the cause: error codes, and C++ source locations.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import onnxprune
 from onnxprune.cli import main
 from onnxprune.model.dtypes import PACKED_BITS, pack, unpack
 from onnxprune.model.staging import staging
+from onnxprune.runtime import open_session, random_feeds
 from onnxprune.structure.operations import multiplications
 from tests.builders import mlp, saved
 from tests.refusal import refused, state
@@ -312,3 +314,31 @@ def test_training_does_not_run_a_bomb(tmp_path: Path, capsys: Capture) -> None:
     np.savez(tmp_path / "d.npz", x=normal(64, 24), labels=np.zeros(64, np.int64))
     sentence = refused([str(path), "--train", str(tmp_path / "d.npz")], tmp_path, capsys)
     assert "'bomb' alone has 17,179,869,184 bytes" in sentence
+
+
+def test_batches_that_nobody_can_have_meant_are_refused(tmp_path: Path, capsys: Capture) -> None:
+    model = mlp((24, 40, 10))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 10**9
+    path = saved(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "data.npz", x=normal(8, 24), labels=np.zeros(8, np.int64))
+    before = state(tmp_path)
+    assert main(["evaluate", str(path), "--val", str(tmp_path / "data.npz"), "--runs", "0"]) == 1
+    said = capsys.readouterr().err
+    assert "takes 1,000,000,000 samples at once, 95,999,999,232 bytes; export" in said
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", [TensorProto.UINT8, TensorProto.BOOL, TensorProto.FLOAT])
+def test_a_large_input_is_drawn_without_a_wider_copy(kind: int) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    ends = [helper.make_tensor_value_info(name, kind, [2**20, 16]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    session = open_session(model.SerializeToString())
+    tracemalloc.start()
+    try:
+        (feeds,) = random_feeds(session)
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * feeds["x"].nbytes
+    finally:
+        tracemalloc.stop()

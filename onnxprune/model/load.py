@@ -177,10 +177,16 @@ def _value_names(graph: GraphProto) -> Iterator[object]:
 
 
 def _producers(graph: GraphProto | FunctionProto, where: str) -> dict[str, int]:
-    """Places of the nodes that compute values; refuses a value that two of them compute."""
+    """Places of the nodes that compute values; refuses a value that is there already."""
     producer: dict[str, int] = {}
+    there = _there_before(graph)
     for index, node in enumerate(graph.node):
         for name in filter(None, node.output):
+            if name in there:
+                raise ModelError(
+                    f"'{name}' is {there[name]} and computed by node '{node.name or index}' "
+                    f"({node.op_type}){where}; export the model again"
+                )
             if name in producer:
                 both = " and ".join(
                     f"'{graph.node[place].name or place}' ({graph.node[place].op_type})"
@@ -191,6 +197,15 @@ def _producers(graph: GraphProto | FunctionProto, where: str) -> dict[str, int]:
                 )
             producer[name] = index
     return producer
+
+
+def _there_before(graph: GraphProto | FunctionProto) -> dict[str, str]:
+    """Values that no node has to compute, and what they are."""
+    if isinstance(graph, FunctionProto):
+        return dict.fromkeys(graph.input, "an input")
+    found = {value.name: "an input" for value in graph.input}
+    found |= {tensor.name: "stored in the model" for tensor in graph.initializer}
+    return found | {t.values.name: "stored in the model" for t in graph.sparse_initializer}
 
 
 def _check_cycles(proto: ModelProto) -> None:

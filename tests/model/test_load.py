@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import onnxprune
 from onnxprune.errors import ModelError
 from onnxprune.model.load import load, parse
 from onnxprune.model.tensors import TensorAddress
@@ -133,6 +134,35 @@ def test_two_nodes_that_compute_the_same_value_are_refused() -> None:
     model = helper.make_model(helper.make_graph(split, "g", [], []))
     with pytest.raises(ModelError, match="'a' is computed by two nodes"):
         parse(memoryview(model.SerializeToString()))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_node_that_computes_what_is_stored_is_refused(sparse: bool) -> None:
+    model = mlp((3, 2, 4))
+    if sparse:
+        model = onnxprune.prune(mlp((30, 20, 4)), sparsity=0.95, check=False).to_proto("sparse")
+        assert len(model.graph.sparse_initializer) > 0
+    name = model.graph.node[0].input[1]
+    model.graph.node[-1].output[0] = name
+    match = rf"'{name}' is stored in the model and computed by node '.*' \(Gemm\); export"
+    with pytest.raises(ModelError, match=match):
+        parse(memoryview(model.SerializeToString()))
+
+
+def test_a_node_that_computes_an_input_is_refused() -> None:
+    call = [helper.make_node("Relu", ["x"], ["x"])]
+    function = helper.make_function("own", "f", ["x"], ["x"], call, [helper.make_opsetid("", 18)])
+    graph = helper.make_graph([helper.make_node("f", ["a"], ["b"], domain="own")], "g", [], [])
+    model = helper.make_model(graph, functions=[function])
+    with pytest.raises(ModelError, match="'x' is an input and computed by node '0'"):
+        parse(memoryview(model.SerializeToString()))
+    model = helper.make_model(helper.make_graph(call, "g", [values("x")], []))
+    with pytest.raises(ModelError, match="'x' is an input and computed by node '0'"):
+        parse(memoryview(model.SerializeToString()))
+
+
+def values(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
 
 
 def test_four_bit_types_keep_their_packing() -> None:
