@@ -78,7 +78,9 @@ class Runner:
             self._checked(self._part(feeds, start, count), self._fixed)
             for start in range(0, count, self._fixed)
         ]
-        return [np.concatenate(each)[:count] for each in zip(*parts, strict=True)]
+        return [
+            _joined(each, number)[:count] for number, each in enumerate(zip(*parts, strict=True))
+        ]
 
     def _part(self, feeds: dict[str, np.ndarray], start: int, count: int) -> dict[str, np.ndarray]:
         """Samples from `start` on, as many as the model insists on; the last is repeated."""
@@ -111,12 +113,26 @@ class Runner:
         for number, output in enumerate(outputs):
             length = len(output) if output.ndim else 0
             if length != count:
-                which = "first output" if number == 0 else f"output number {number + 1}"
                 raise DataError(
-                    f"the model's {which} has {length} rows for {count} samples; it must have one "
-                    "for each sample to be measured"
+                    f"the model's {_which(number)} has {length} rows for {count} samples; it must "
+                    "have one for each sample to be measured"
                 )
         return outputs
+
+
+def _joined(parts: Sequence[np.ndarray], number: int) -> np.ndarray:
+    """Rows of several runs under each other; DataError where those of one have another size."""
+    for part in parts:
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise DataError(
+                f"rows of the model's {_which(number)} have the shape {parts[0].shape[1:]} for some"
+                f" samples and {part.shape[1:]} for others; they must be the same to be measured"
+            )
+    return np.concatenate(parts)
+
+
+def _which(number: int) -> str:
+    return "first output" if number == 0 else f"output number {number + 1}"
 
 
 class Recalled:

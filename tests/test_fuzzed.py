@@ -318,13 +318,13 @@ def test_training_does_not_run_a_bomb(tmp_path: Path, capsys: Capture) -> None:
 
 def test_batches_that_nobody_can_have_meant_are_refused(tmp_path: Path, capsys: Capture) -> None:
     model = mlp((24, 40, 10))
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 10**9
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 10**7
     path = saved(model, tmp_path / "m.onnx")
     np.savez(tmp_path / "data.npz", x=normal(8, 24), labels=np.zeros(8, np.int64))
     before = state(tmp_path)
     assert main(["evaluate", str(path), "--val", str(tmp_path / "data.npz"), "--runs", "0"]) == 1
     said = capsys.readouterr().err
-    assert "takes 1,000,000,000 samples at once, 95,999,999,232 bytes; export" in said
+    assert "takes 10,000,000 samples at once, 959,999,232 bytes; export" in said
     assert state(tmp_path) == before
 
 
@@ -342,3 +342,31 @@ def test_a_large_input_is_drawn_without_a_wider_copy(kind: int) -> None:
         assert tracemalloc.get_traced_memory()[1] < 1.1 * feeds["x"].nbytes
     finally:
         tracemalloc.stop()
+
+
+def test_calls_with_too_little_are_blamed_on_the_model(tmp_path: Path, capsys: Capture) -> None:
+    """Removal puts functions in the place of their calls, which shows what the checker left."""
+    model = opset_of_a_function()
+    del model.graph.node[1].input[:]
+    onnx.checker.check_model(model)
+    path = saved(model, tmp_path / "m.onnx")
+    main([str(path), "-q", "2", "--shrink", "--no-check", "--no-latency"])
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "report this" not in said
+    assert "onnx checker: skipped (the input itself fails it: Node ()'s input 0" in said
+
+
+def test_rows_of_several_sizes_are_not_measured(tmp_path: Path, capsys: Capture) -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        p (float[2,24] x) => (int64[2,M] y) { h = MatMul(x, w) y = NonZero(h) }"""
+    weights = np.zeros((24, 10), np.float32)
+    weights[0, :5] = 1
+    path = saved(parsed(text, w=weights), tmp_path / "m.onnx")
+    samples = normal(4, 24)
+    samples[2:, 0] = 0
+    np.savez(tmp_path / "data.npz", x=samples, labels=np.zeros(4, np.int64))
+    code = main(["evaluate", str(path), "--val", str(tmp_path / "data.npz"), "--runs", "0"])
+    said = capsys.readouterr().err
+    assert code == 1 and said.count("\n") == 1
+    assert "rows of the model's first output have the shape (10,) for some samples and (0,)" in said

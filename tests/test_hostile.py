@@ -17,6 +17,7 @@ import onnx
 import pytest
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+import onnxprune
 from onnxprune.cli import main
 from tests.builders import mlp, saved
 from tests.refusal import refused
@@ -153,6 +154,25 @@ def test_bombs_in_a_model_without_an_opset(kind: str, tmp_path: Path, capsys: Ca
         captured = capsys.readouterr()
         assert code in (0, 1) and captured.err.count("\n") == code, captured.err
         assert "memory" not in captured.err
+
+
+@pytest.mark.parametrize("form", ["sparse", "constant", "gaps"])
+def test_a_few_values_that_stand_for_a_huge_tensor(
+    form: str, tmp_path: Path, capsys: Capture
+) -> None:
+    model = onnxprune.prune(mlp((24, 80, 10)), sparsity=0.95, check=False).to_proto(form)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    if form == "gaps":
+        tensors["fc0.weight_size"].CopyFrom(ints("fc0.weight_size", [24 * 2**24]))
+        tensors["fc0.weight_shape"].CopyFrom(ints("fc0.weight_shape", [2**24, 24]))
+    for sparse in model.graph.sparse_initializer:
+        sparse.dims[0] = 2**24
+    for attribute in (a for node in model.graph.node for a in node.attribute):
+        if attribute.name == "sparse_value":
+            attribute.sparse_tensor.dims[0] = 2**24
+    path = saved(model, tmp_path / "m.onnx")
+    with frugal():
+        assert "no trained model is like that" in refused([str(path)], tmp_path, capsys)
 
 
 def test_what_is_not_run_is_said(tmp_path: Path, capsys: Capture) -> None:

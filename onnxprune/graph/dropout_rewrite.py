@@ -10,6 +10,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from ..model.dtypes import logical_dtype
+from ..model.housekeeping import INITIALIZERS_ALONE
 from ..model.model import Model
 from ..model.tensors import Scope
 from .attributes import find_attribute
@@ -51,7 +52,7 @@ class _Rewriter:
         self.index = ModelIndex(model.proto)
         self.constants = Constants(model, self.index)
         self.modified = False
-        self._ir_version = model.proto.ir_version
+        self._listed = model.proto.ir_version < INITIALIZERS_ALONE
         self._unread: Counter[Value] = Counter()
         self._new_nodes: list[tuple[Graph, int, NodeProto]] = []
         self._names: set[str] | None = None
@@ -103,9 +104,9 @@ class _Rewriter:
         tensor = TensorProto(name=name, data_type=found.data_type)
         _fill(tensor, value)
         graph = self.index.graphs[node.graph]
-        if isinstance(graph.proto, GraphProto) and (self._ir_version >= 4 or not graph.scope):
+        if isinstance(graph.proto, GraphProto) and not (self._listed and graph.scope):
             graph.proto.initializer.append(tensor)
-            if self._ir_version < 4:
+            if self._listed:
                 # Before IR 4 every initializer is an input too.
                 entry = helper.make_tensor_value_info(name, found.data_type, [])
                 graph.proto.input.append(entry)

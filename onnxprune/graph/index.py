@@ -13,12 +13,10 @@ from typing import NamedTuple
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from ..model.domain import plain_domain
 from ..model.tensors import Scope, node_label, walk_graphs
 
-__all__ = ["DEFAULT_DOMAINS", "Graph", "ModelIndex", "Node", "Read", "Value"]
-
-#: Both spellings of the domain of the ONNX operators.
-DEFAULT_DOMAINS = ("", "ai.onnx")
+__all__ = ["Graph", "ModelIndex", "Node", "Read", "Value"]
 
 
 class Value(NamedTuple):
@@ -155,7 +153,7 @@ class ModelIndex:
         proto = graph.proto
         if isinstance(proto, FunctionProto):
             graph.inputs = tuple(proto.input)
-            key = (_domain(proto.domain), proto.name, getattr(proto, "overload", ""))
+            key = (plain_domain(proto.domain), proto.name, getattr(proto, "overload", ""))
             self.functions.setdefault(key, graph.number)
         else:
             graph.inputs = tuple(value.name for value in proto.input)
@@ -164,7 +162,7 @@ class ModelIndex:
         names = dict.fromkeys((*graph.inputs, *graph.initializers))
         for index, node in enumerate(proto.node):
             outputs = tuple(node.output)
-            domain = _domain(node.domain)
+            domain = plain_domain(node.domain)
             record = Node(node, graph.number, index, node.op_type, domain, (), outputs)
             graph.nodes.append(record)
             for position, name in enumerate(outputs):
@@ -200,9 +198,5 @@ class ModelIndex:
             self.returned.setdefault(value, []).append(number)
 
 
-def _domain(domain: str) -> str:
-    return "" if domain in DEFAULT_DOMAINS else domain
-
-
 def _versions(proto: ModelProto | FunctionProto) -> dict[str, int]:
-    return {_domain(entry.domain): entry.version for entry in proto.opset_import}
+    return {plain_domain(entry.domain): entry.version for entry in proto.opset_import}

@@ -15,6 +15,7 @@ from pathlib import Path
 from onnx import GraphProto, ModelProto, TypeProto, ValueInfoProto, defs
 
 from ..errors import ModelError
+from .domain import plain_domain
 from .dtypes import storage_bytes
 from .external_data import map_file
 from .inlining import inferred
@@ -22,6 +23,10 @@ from .tensors import all_tensors, subgraphs, walk_graphs
 from .wire import split
 
 __all__ = ["Demand", "demand", "demand_of"]
+
+
+#: Bytes of a value that is not run at all.
+IMPOSSIBLE = 2**36
 
 
 @dataclass(frozen=True)
@@ -55,25 +60,49 @@ def demand_of(proto: ModelProto, stored: int = 0, *, constants: bool = False) ->
     Args:
         proto: The model, which may be without the bytes of its tensors.
         stored: Bytes of its file.
-        constants: Whether only values count that follow from no input.
+        constants: Whether only values count that follow from no input, and those that no computer
+            can hold.
     """
     tensors = sum(_bytes(t.data_type, t.dims) for t in all_tensors(proto))
-    try:
-        known = inferred(_as_run(proto))
-    except ModelError:
-        known = proto  # what the file states is all there is
-    largest = max(_constants(known) if constants else _values(known), key=_size, default=None)
+    known = _known(_as_run(proto))
+    values = [*_values(known), *_values(proto)]
+    if constants:
+        values = [value for value in values if _size(value) > IMPOSSIBLE]
+        values += (*_constants(known), *_constants(proto))
+    largest = max(values, key=_size, default=None)
     name, size = ("", 0) if largest is None else (largest.name, _size(largest))
     return Demand(name, size, max(stored, tensors))
 
 
+def _known(proto: ModelProto) -> ModelProto:
+    """The model with what follows from its operators alone: what it states may be wrong."""
+    unstated = ModelProto()
+    unstated.CopyFrom(proto)
+    for _, graph in walk_graphs(unstated):
+        if isinstance(graph, GraphProto):
+            graph.ClearField("value_info")
+            for output in graph.output:
+                output.ClearField("type")
+    try:
+        return inferred(unstated)
+    except ModelError:
+        return unstated  # what the file states is all there is
+
+
 def _as_run(proto: ModelProto) -> ModelProto:
-    """The model with an opset: onnxruntime takes one that names none to be of the newest."""
-    if any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import):
+    """The model with every operator set that its nodes are of.
+
+    onnxruntime takes the newest of one that is not imported; shape inference refuses the model.
+    """
+    nodes = (node for _, graph in walk_graphs(proto) for node in graph.node)
+    missing = {plain_domain(node.domain) for node in nodes}
+    missing -= {plain_domain(entry.domain) for entry in proto.opset_import}
+    if not missing:
         return proto
     copy = ModelProto()
     copy.CopyFrom(proto)
-    copy.opset_import.add(version=defs.onnx_opset_version())
+    for domain in sorted(missing):
+        copy.opset_import.add(domain=domain, version=1 if domain else defs.onnx_opset_version())
     return copy
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from ..errors import ModelError
+from .domain import plain_domain
 from .tensors import function_label, nested, node_label
 
 __all__ = ["check_functions"]
@@ -27,7 +28,7 @@ def check_functions(proto: ModelProto) -> None:
         return
     functions: dict[Key, FunctionProto] = {}
     for function in proto.functions:
-        key = (_domain(function.domain), function.name, function.overload)
+        key = (plain_domain(function.domain), function.name, function.overload)
         functions.setdefault(key, function)
     for node, index in _nodes(proto):
         called = functions.get(_key(node))
@@ -118,8 +119,4 @@ def _calls(root: FunctionProto, functions: Mapping[Key, FunctionProto]) -> Itera
 
 
 def _key(node: NodeProto) -> Key:
-    return (_domain(node.domain), node.op_type, node.overload)
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
+    return (plain_domain(node.domain), node.op_type, node.overload)

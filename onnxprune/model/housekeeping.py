@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from onnx import FunctionProto, GraphProto, ModelProto
 
+from .domain import plain_domain
 from .tensors import subgraphs
 
 __all__ = [
@@ -23,7 +24,7 @@ INITIALIZERS_ALONE = 4
 
 def default_opset(proto: ModelProto | FunctionProto) -> int:
     """Version of the default operator domain that a model or function imports; 0 without one."""
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = [entry.version for entry in proto.opset_import if not plain_domain(entry.domain)]
     return max(versions, default=0)
 
 

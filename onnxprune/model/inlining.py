@@ -5,6 +5,8 @@ from __future__ import annotations
 from onnx import ModelProto, OperatorSetIdProto, inliner, shape_inference
 
 from ..errors import ModelError
+from .domain import plain_domain
+from .tensors import walk_graphs
 
 __all__ = ["inferred", "inlined"]
 
@@ -53,6 +55,7 @@ def inferred(proto: ModelProto) -> ModelProto:
 
     The numbers of shape arithmetic are followed as well, where no list of them is long.
     """
+    proto = _with_plain_domains(proto)
     try:
         plain = shape_inference.infer_shapes(proto)
         if _spreads(plain):
@@ -63,6 +66,19 @@ def inferred(proto: ModelProto) -> ModelProto:
             f"the types and shapes of the model contradict each other ({_line(error)}); export it"
             " again"
         ) from error
+
+
+def _with_plain_domains(proto: ModelProto) -> ModelProto:
+    """The model with one spelling of every domain, which shape inference needs."""
+    nodes = (node for _, graph in walk_graphs(proto) for node in graph.node)
+    if all(node.domain == plain_domain(node.domain) for node in nodes):
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    for _, graph in walk_graphs(copy):
+        for node in graph.node:
+            node.domain = plain_domain(node.domain)
+    return copy
 
 
 def _spreads(proto: ModelProto) -> bool:

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from onnx import FunctionProto, GraphProto, ModelProto, TensorProto
 
 from ..errors import ModelError
+from .domain import plain_domain
 from .dtypes import storage_dtype
 from .external_data import ExternalFiles, map_file
 from .functions import check_functions
@@ -24,7 +25,7 @@ from .model import (
     size_error,
 )
 from .payload import MappedPayload, Payload
-from .sparse import densify_sparse
+from .sparse import check_expansion, densify_sparse
 from .tensors import all_tensors, walk_graphs, walk_tensors
 from .varint import VarintPayload
 from .wire import SMALLEST_PAYLOAD, Slice, split
@@ -93,6 +94,7 @@ def parse(
         raise ModelError("the graph has no nodes, so there is nothing to prune; export it again")
     external = ExternalFiles(folder)
     _check_names(proto)
+    _check_opsets(proto)
     check_functions(proto)
     payloads = dict(known or {})
     payloads.update(_payloads(proto, buffer, slices, external, payloads))
@@ -102,9 +104,12 @@ def parse(
         # Tensors in places that nothing here knows stay in the message, however big they are.
         return parse(buffer, folder=folder, path=path, known=known, smallest=len(buffer) + 1)
     sparse = densify_sparse(proto, payloads) | fold_gaps(Model(proto, payloads), payloads)
+    file_bytes = len(buffer) + sum(file.stat().st_size for file in external.paths)
+    held = sum(payload.nbytes for payload in (known or {}).values())
+    check_expansion(Model(proto, payloads), sparse, file_bytes + held)
     origin = Origin(
         path=path,
-        file_bytes=len(buffer) + sum(file.stat().st_size for file in external.paths),
+        file_bytes=file_bytes,
         data_files=external.paths,
         sparse=frozenset(sparse),
     )
@@ -154,6 +159,21 @@ def _check_names(proto: ModelProto) -> None:
         raise ModelError(
             f"the name {strange!r} in the model is not UTF-8; the file is damaged, export it again"
         )
+
+
+def _check_opsets(proto: ModelProto) -> None:
+    """Refuse operator sets in two versions: readers disagree on which one counts."""
+    roots: list[ModelProto | FunctionProto] = [proto, *proto.functions]
+    for root in roots:
+        versions: dict[str, int] = {}
+        for entry in root.opset_import:
+            domain = plain_domain(entry.domain)
+            first = versions.setdefault(domain, entry.version)
+            if first != entry.version:
+                raise ModelError(
+                    f"the operator set '{domain or 'ai.onnx'}' is imported in versions {first} and "
+                    f"{entry.version}; export the model again"
+                )
 
 
 def _names(proto: ModelProto) -> Iterator[object]:

@@ -7,7 +7,7 @@ sorted INT64 positions as packed varints, the smallest that the ONNX checker acc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -33,6 +33,7 @@ from .wire import SMALLEST_PAYLOAD
 __all__ = [
     "SparseIndicesPayload",
     "SparseValuesPayload",
+    "check_expansion",
     "densify_sparse",
     "hold",
     "unused_key",
@@ -41,6 +42,9 @@ __all__ = [
 
 #: A sparse tensor may claim any size in a few bytes; larger ones than 64 GiB are refused.
 LARGEST_DENSE = 2**36
+#: So are all sparse tensors of a model together, if they are larger than this and so many times the
+#: bytes that are stored.
+MUCH_DENSE, MOST_TIMES = 2**28, 1000
 #: Elements from which on positions stay in the file.
 STREAMED = 2**18
 #: Fields of TensorProto that hold its elements or say where they are.
@@ -125,6 +129,25 @@ def unused_key(wanted: str, payloads: MutableMapping[str, Payload]) -> str:
         number += 1
         key = f"{wanted}#{number}"
     return key
+
+
+def check_expansion(model: Model, sparse: Collection[TensorAddress], stored: int) -> None:
+    """Refuse a small model whose sparse tensors stand for far more than a trained one has.
+
+    Args:
+        model: The model, its sparse tensors made dense.
+        sparse: Where they are.
+        stored: Bytes that hold the whole model.
+
+    Raises:
+        ModelError: How much they stand for.
+    """
+    dense = sum(model.payload(model.tensors[address]).nbytes for address in sparse)
+    if dense > max(MUCH_DENSE, MOST_TIMES * stored):
+        raise ModelError(
+            f"its sparse tensors stand for {dense:,} bytes and the whole model takes {stored:,}: "
+            "no trained model is like that; check where it comes from"
+        )
 
 
 def densify_sparse(

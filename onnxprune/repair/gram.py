@@ -16,6 +16,8 @@ PIECE = 2**22
 #: How much slower a decomposition is than a product of as many multiplications, and
 #: multiplications that could be done while one is prepared.
 SLOWER, EACH = 6, 2e6
+#: Squared difference of pre-activations, over their squared deviation, that is rounding.
+NOISE = 1e-11
 #: Multiplications up to which wide layers are solved exactly, and not in blocks.
 SAMPLE_WORK = 4e11
 
@@ -119,9 +121,11 @@ class NormalSums:
         bias = np.zeros(self.r_sum.shape)
         if self.intercept and self.count:
             bias = (self.r_sum - np.einsum("gmk,gk->gm", delta, self.x_sum)) / self.count
+        spread = self.spread.value or 1.0
+        as_before = _rounding(self.r_squares, spread)
+        delta[as_before], bias[as_before] = 0.0, 0.0
         explained = 2 * np.einsum("gmk,gkm->gm", delta, cross)
         explained -= np.einsum("gmk,gmk->gm", delta @ gram, delta)
-        spread = self.spread.value or 1.0
         after = max(float((squares - explained).sum()), 0.0)
         before = float(self.r_squares.sum())
         return Fit(delta, bias.reshape(-1), before / spread, after / spread, self._variance())
@@ -151,7 +155,9 @@ class SampleRows:
         x = np.concatenate([x for x, _ in self._parts], axis=1)
         residual = np.concatenate([r for _, r in self._parts], axis=1).astype(np.float64)
         self._parts = []
-        before = float((residual**2).sum())
+        squares = np.einsum("grm,grm->gm", residual, residual)
+        spread = self.spread.value or 1.0
+        as_before = _rounding(squares, spread)
         variance = x.var(axis=1, dtype=np.float64)
         shift, offset = x.mean(axis=1, dtype=np.float64), residual.mean(axis=1)
         if self.intercept:
@@ -160,17 +166,24 @@ class SampleRows:
         delta = np.zeros(alive.shape)
         after = 0.0
         for group, rows in enumerate(x):
-            squares = float(np.einsum("rk,rk->", rows, rows, dtype=np.float64))
-            ridge = strength * squares / rows.shape[1] + np.finfo(np.float64).tiny
+            total = float(np.einsum("rk,rk->", rows, rows, dtype=np.float64))
+            ridge = strength * total / rows.shape[1] + np.finfo(np.float64).tiny
             cheap = sample_work(alive[group], len(rows)) <= SAMPLE_WORK
             solve = _rough_samples if rough else sample_deltas if cheap else block_deltas
             delta[group] = solve(rows, residual[group], alive[group], ridge)
+            delta[group, as_before[group]] = 0.0
             after += float(((residual[group] - rows @ delta[group].T) ** 2).sum())
         bias = np.zeros(offset.shape)
         if self.intercept:
-            bias = offset - np.einsum("gmk,gk->gm", delta, shift)
-        spread = self.spread.value or 1.0
+            bias = np.where(as_before, 0.0, offset - np.einsum("gmk,gk->gm", delta, shift))
+        before = float(squares.sum())
         return Fit(delta, bias.reshape(-1), before / spread, after / spread, variance)
+
+
+def _rounding(squares: np.ndarray, spread: float) -> np.ndarray:
+    """Outputs that differ from the unpruned model's no more than two runs of one model may."""
+    found: np.ndarray = squares <= NOISE * spread / squares.size
+    return found
 
 
 Sums = NormalSums | SampleRows

@@ -16,7 +16,7 @@ from itertools import chain
 import numpy as np
 
 from ..model.model import Model
-from .gram import PIECE, Fit, NormalSums, SampleRows, Sums
+from .gram import NOISE, PIECE, Fit, NormalSums, SampleRows, Sums
 from .jobs import Job
 from .linear import Linear, linear_of, placed
 from .samples import Samples, check_values
@@ -27,8 +27,6 @@ __all__ = ["RIDGE", "refit_layers"]
 
 #: Ridge, as a share of the mean of the Gram matrix's diagonal.
 RIDGE = 3e-3
-#: Squared difference of pre-activations, over their squared deviation, that is rounding.
-NOISE = 1e-11
 
 
 def refit_layers(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ..graph.attributes import find_attribute
+from ..model.housekeeping import INITIALIZERS_ALONE
 from ..model.tensors import node_label
 from .constants.known import wide
 from .folding import Names
@@ -34,7 +35,7 @@ class Absorber:
         """Take a model, to be changed in place, and the element types of its values."""
         self._graph = model.graph
         self._types = types
-        self._listed = model.ir_version < 4  # initializers are inputs as well
+        self._listed = model.ir_version < INITIALIZERS_ALONE  # initializers are inputs as well
         self._names = Names(model.graph)
         self._readers = reader_counts(model.graph)
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto
 
 from ..graph.part import captured_names
+from ..model.domain import plain_domain
 from ..model.tensors import node_label
 from . import rules
 from .atoms import FIXED, Atoms, Labels
@@ -79,6 +80,9 @@ def analyse(proto: ModelProto) -> Coupling:
 
 #: Why a node is not followed of which a result has more indices than are told apart.
 TOO_LONG = "has a result with an axis too long to follow"
+#: From this length on axes count, and how many indices of such axes are followed in all: a batch
+#: of a million that many results share takes memory and time, and nothing is gained.
+LONG, MOST_OF_LONG = 2**16, 2**23
 
 
 class _Pass:
@@ -97,11 +101,11 @@ class _Pass:
         for node in graph.node:
             self._read.update(node.input, captured_names(node))
         self._read.discard("")
+        self._long = 0
         self._causes = [Cause("", "", "")]
         self._numbers: dict[Cause, int] = {}
         self._versions = {
-            "" if entry.domain == "ai.onnx" else entry.domain: entry.version
-            for entry in ready.proto.opset_import
+            plain_domain(entry.domain): entry.version for entry in ready.proto.opset_import
         }
 
     def coupling(self) -> Coupling:
@@ -127,7 +131,7 @@ class _Pass:
 
     def _visit(self, node: NodeProto, index: int) -> Site:
         label = node_label(node, index)
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = plain_domain(node.domain)
         version = self._versions.get(domain, 1)
 
         def cause(reason: str) -> int:
@@ -185,6 +189,10 @@ class _Pass:
 
     def _check(self, site: Site) -> None:
         """The labels of each result must be as many as its shape says."""
+        lengths = [len(labels) for axes in site.results.values() for labels in axes]
+        self._long += sum(length for length in lengths if length >= LONG)
+        if self._long > MOST_OF_LONG:
+            site.barrier("has a result with one of too many long axes to follow")
         for name, axes in site.results.items():
             if max(map(len, axes), default=0) > LONGEST:  # sizes do not tell where one is unknown
                 site.barrier(TOO_LONG)

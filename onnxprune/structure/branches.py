@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from ..graph.attributes import find_attribute
+from ..model.domain import plain_domain
 from ..model.housekeeping import FreshNames
 from ..model.tensors import subgraphs
 from .sizes import Sizes, measure
@@ -35,7 +36,7 @@ def take_branches(model: ModelProto) -> Sizes:
 
 
 def _branch(node: NodeProto, sizes: Sizes) -> GraphProto | None:
-    if node.op_type != "If" or node.domain not in ("", "ai.onnx"):
+    if node.op_type != "If" or plain_domain(node.domain):
         return None
     condition = sizes.static(node.input[0])
     if condition is None or condition.size != 1:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ..model.domain import plain_domain
 from .analysis import Coupling
 from .atoms import FIXED, Labels
 from .constants.known import Known, Mask, wide
@@ -239,7 +240,7 @@ def find_contractions(coupling: Coupling, facts: Mapping[str, Known]) -> list[Co
     for site in coupling.sites:
         if site is None or not _removable(coupling, site):
             continue
-        domain = "" if site.node.domain == "ai.onnx" else site.node.domain
+        domain = plain_domain(site.node.domain)
         if (domain, site.node.op_type) in SEPARATE:
             continue
         for contraction in _contractions(coupling, site, facts, plain):
@@ -269,7 +270,7 @@ def _contractions(
     coupling: Coupling, site: Site, facts: Mapping[str, Known], plain: set[str]
 ) -> Sequence[Contraction]:
     node, atoms = site.node, coupling.atoms
-    domain = "" if node.domain == "ai.onnx" else node.domain
+    domain = plain_domain(node.domain)
     operands = [facts.get(name) for name in node.input]
     # The first result may be left out: of an LSTM that is read for its last state alone.
     first = next(name for name in node.output if name)

@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import infer_node_outputs
 
 from ..graph.attributes import integers
+from ..model.domain import plain_domain
 from .fused_shapes import SHAPES, TYPED_BY, Shape
 from .stored import constant_tensor, constant_tensors
 
@@ -79,7 +80,7 @@ class _Evaluation:
         self._data: MutableMapping[str, TensorProto] = {}
         self._symbols: dict[str, int] = {}
         self._opsets = list(opsets)
-        self._versions = {_domain(entry.domain): entry.version for entry in opsets}
+        self._versions = {plain_domain(entry.domain): entry.version for entry in opsets}
         if outside is not None:
             self.run.shapes = ChainMap({}, outside.run.shapes)
             self.run.values = ChainMap({}, outside.run.values)
@@ -135,7 +136,7 @@ class _Evaluation:
                 continue
             whole = (found for found in candidates if self._shape(found) is not None)
             self._set_type(name, next(whole, candidates[0]))
-        if node.domain in ("", "ai.onnx") and node.op_type in _FOLDED:
+        if not plain_domain(node.domain) and node.op_type in _FOLDED:
             self._fold(node)
         if not empty and any(self._vanished(name) for name in node.output):
             self.run.failures += 1
@@ -146,7 +147,7 @@ class _Evaluation:
     def _infer(self, node: NodeProto) -> Mapping[str, TypeProto]:
         if node.op_type == "If" and not node.domain:
             return self._infer_branches(node)
-        domain = _domain(node.domain)
+        domain = plain_domain(node.domain)
         names = [name for name in node.input if name]
         if any(attribute.HasField("g") for attribute in node.attribute):
             return {}
@@ -251,7 +252,3 @@ _UNKNOWN.tensor_type.elem_type = TensorProto.FLOAT
 
 def _type(elem_type: int, shape: Shape) -> TypeProto:
     return onnx.helper.make_tensor_type_proto(elem_type, shape)
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain

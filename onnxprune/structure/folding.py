@@ -16,6 +16,8 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from ..graph.attributes import integers
 from ..graph.part import captured_names
+from ..model.domain import plain_domain
+from ..model.housekeeping import INITIALIZERS_ALONE
 from ..model.inlining import inlined
 from ..model.tensors import subgraphs
 from .branches import take_branches
@@ -82,9 +84,7 @@ def settle_constants(model: ModelProto) -> None:
 
     Before version 4 of the format, initializers are inputs as well.
     """
-    if all(
-        entry.version > 8 or entry.domain not in ("", "ai.onnx") for entry in model.opset_import
-    ):
+    if all(entry.version > 8 or plain_domain(entry.domain) for entry in model.opset_import):
         return
     graph, kept = model.graph, []
     for node in graph.node:
@@ -94,7 +94,7 @@ def settle_constants(model: ModelProto) -> None:
             continue
         graph.initializer.add().CopyFrom(tensor)
         graph.initializer[-1].name = node.output[0]
-        if model.ir_version < 4:
+        if model.ir_version < INITIALIZERS_ALONE:
             graph.input.append(
                 helper.make_tensor_value_info(node.output[0], tensor.data_type, tensor.dims)
             )
@@ -175,7 +175,7 @@ def _shuffle_chain(
         if before is None or before.op_type != wanted or readers[before.output[0]] != 1:
             return None
         chain.insert(0, before)
-    ours = all(node.domain in ("", "ai.onnx") for node in chain)
+    ours = not any(plain_domain(node.domain) for node in chain)
     return (chain[0], chain[1], last) if last.op_type == "Reshape" and ours else None
 
 

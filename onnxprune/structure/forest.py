@@ -66,6 +66,8 @@ class Forest:
 
         Of what is resolved without an equation in between, equal sets have equal labels.
         """
+        if len(labels) > 1 and not any(labels.strides):  # one label, for every index of an axis
+            return np.broadcast_to(self.resolve(labels[:1]), labels.shape)
         found = self._roots(labels)
         unions = found[(self._left[found] != 0) & (self._known_at[found] != self._changes)]
         if len(unions):

@@ -29,7 +29,9 @@ class Survey:
         self._atoms = coupling.atoms
         self._contractions = contractions
         axes = [coupling.atoms.resolve(labels) for a in coupling.axes.values() for labels in a]
-        found = np.unique(np.concatenate([*axes, [FIXED]]))
+        # Of an axis that was given up every index carries the same label, in the same place.
+        several = [labels if any(labels.strides) else labels[:1] for labels in axes]
+        found = np.unique(np.concatenate([*several, [FIXED]]))
         contents = [sorted(coupling.atoms.content(int(label))) for label in found]
         lengths = [len(content) for content in contents]
         self._labels = np.repeat(found, lengths)

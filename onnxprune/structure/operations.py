@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from onnx import NodeProto
 
 from ..graph.attributes import integer, text
+from ..model.domain import plain_domain
 from ..model.tensors import subgraphs
 from .sizes import Shape
 
@@ -44,7 +45,7 @@ def multiplications(node: NodeProto, shapes: Mapping[str, Shape]) -> int | None:
     """
     if any(True for _ in subgraphs(node, 0)):
         return None
-    domain = "" if node.domain == "ai.onnx" else node.domain
+    domain = plain_domain(node.domain)
     formula = _FORMULAS.get((domain, node.op_type))
     if formula is None:
         return 0

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from ..errors import UsageError
 from ..graph.attributes import find_attribute
+from ..model.domain import plain_domain
 from .analysis import Coupling, analyse
 from .folding import Names, settle_constants
 from .registry import Site
@@ -92,7 +93,7 @@ class _Removal:
             return [node]
         for name in node.output:
             self._kept(name)
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = plain_domain(node.domain)
         function = REVISIONS.get((domain, node.op_type))
         touched = any(self._is_cut(name) for name in (*node.input, *node.output))
         if function is None or not touched:

@@ -10,6 +10,7 @@ from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from ..graph.attributes import find_attribute
 from ..graph.part import captured_names
+from ..model.domain import plain_domain
 
 __all__ = ["constant_tensor", "constant_tensors", "reader_counts", "replace_nodes"]
 
@@ -29,7 +30,7 @@ def constant_tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
 
 def constant_tensor(node: NodeProto) -> TensorProto | None:
     """The tensor that a Constant node holds, in whatever form it holds it."""
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or not node.output:
+    if node.op_type != "Constant" or plain_domain(node.domain) or not node.output:
         return None
     held = find_attribute(node, "value")
     if held is not None and held.HasField("t"):

@@ -149,6 +149,19 @@ def test_a_node_that_computes_what_is_stored_is_refused(sparse: bool) -> None:
         parse(memoryview(model.SerializeToString()))
 
 
+@pytest.mark.parametrize(("domain", "second"), [("", ""), ("", "ai.onnx"), ("local", "local")])
+def test_an_operator_set_in_two_versions_is_refused(domain: str, second: str) -> None:
+    model = mlp((3, 2))
+    del model.opset_import[:]
+    model.opset_import.add(domain=domain, version=17)
+    model.opset_import.add(domain=second, version=17)
+    parse(memoryview(model.SerializeToString()))
+    model.opset_import[1].version = 13
+    match = f"operator set '{domain or 'ai.onnx'}' is imported in versions 17 and 13"
+    with pytest.raises(ModelError, match=match):
+        parse(memoryview(model.SerializeToString()))
+
+
 def test_a_node_that_computes_an_input_is_refused() -> None:
     call = [helper.make_node("Relu", ["x"], ["x"])]
     function = helper.make_function("own", "f", ["x"], ["x"], call, [helper.make_opsetid("", 18)])

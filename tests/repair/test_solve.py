@@ -53,6 +53,23 @@ def test_blocks_come_near_the_same_solution() -> None:
     assert apart[1] < 0.3 * apart[0] and apart[2] < 1e-9
 
 
+@pytest.mark.parametrize("sums", [NormalSums, SampleRows])
+@pytest.mark.parametrize("rough", [False, True])
+def test_outputs_that_differ_by_rounding_alone_stay_as_they_are(
+    sums: type[NormalSums | SampleRows], rough: bool
+) -> None:
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((1, 50, 8)), random.standard_normal((1, 50, 4))
+    noise = 1e-8 * random.standard_normal((1, 50, 4)) + 1e-8
+    residual = np.where([True, False, True, True], noise, y)
+    whole = sums(1, 4, 8, intercept=True)
+    whole.add(x, residual, y)
+    fit = whole.fit(np.ones((1, 4, 8), bool), 0.01, rough=rough)
+    assert fit.weights.any(axis=2).tolist() == [[False, True, False, False]]
+    assert (fit.bias != 0).tolist() == [False, True, False, False]
+    assert fit.after is not None and fit.after < fit.before
+
+
 def test_rough_solutions_approach_the_exact_one() -> None:
     random = np.random.default_rng(0)
     x, r = random.standard_normal((400, 120)), random.standard_normal((400, 6))

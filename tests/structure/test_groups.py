@@ -196,3 +196,14 @@ def test_a_thousand_nodes_in_a_moment() -> None:
     seconds(2)
     small, large = seconds(33), seconds(333)
     assert large < 50 * small
+
+
+def test_many_long_axes_are_not_followed() -> None:
+    """A batch of a million that every result has would fill the memory."""
+    chain = "\n".join(f"a{i + 1} = Relu(a{i})" for i in range(60))
+    nodes = f"a0 = MatMul(x, w)\n{chain}\ny = MatMul(a60, v)"
+    for length, followed in ((1000, True), (150_000, False)):
+        case = Case(nodes, {"w": (6, 8), "v": (8, 3)}, [], (length, 6))
+        coupling = analyse(built(case))
+        assert bool(find_groups(coupling)) == followed
+        assert any("too many long axes" in barrier for barrier in barriers(case)) != followed

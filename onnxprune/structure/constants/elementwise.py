@@ -10,6 +10,7 @@ import numpy as np
 from onnx.reference import ReferenceEvaluator
 
 from ...graph.attributes import find_attribute
+from ...model.domain import plain_domain
 from ..broadcasting import axes_behind
 from ..registry import Site
 from .known import LIMIT, Known, known, wide
@@ -167,7 +168,7 @@ def _computed(site: Site, operands: Sequence[Fact]) -> Fact:
 def _evaluated(site: Site, arrays: Sequence[np.ndarray]) -> np.ndarray | None:
     node = site.node
     feeds: dict[str, Any] = dict(zip(node.input, arrays, strict=True))
-    domain = "" if node.domain == "ai.onnx" else node.domain
+    domain = plain_domain(node.domain)
     try:
         with np.errstate(all="ignore"):
             found: Any = ReferenceEvaluator(node, opsets={domain: site.opset}).run(None, feeds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx import TensorProto, numpy_helper
 
+from ...model.domain import plain_domain
 from ..analysis import Coupling
 from ..registry import Barrier
 from ..sizes import constant_tensors
@@ -27,7 +28,7 @@ def find_constants(coupling: Coupling) -> dict[str, Known]:
         if site is None:
             continue
         node = site.node
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = plain_domain(node.domain)
         rule = CONSTANTS.get((domain, node.op_type))
         if rule is None or not all(coupling.axes.get(name) is not None for name in node.output):
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...model.domain import plain_domain
 from ..atoms import Labels
 from ..registry import Site, rule
 from ..revision import Revision, revision
@@ -60,7 +61,7 @@ def pairs(angle: Labels, interleaved: bool) -> Labels:
 def revise(edit: Revision) -> None:
     """How many numbers of a head are turned, and how many heads there are."""
     site = edit.site
-    cosines = 1 if site.node.domain in ("", "ai.onnx") else 2
+    cosines = 2 if plain_domain(site.node.domain) else 1
     if site.integer("rotary_embedding_dim", 0):
         edit.set_attribute("rotary_embedding_dim", 2 * int(edit.kept(cosines)[-1].sum()))
     if len(site.shape(0)) == 3 and site.integer("num_heads", 0):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from onnx import NodeProto, helper
 
+from ...model.domain import plain_domain
 from ..builder import GraphBuilder
 
 __all__ = ["NON_DIFFERENTIABLE", "Node", "Rule", "gradient", "is_constant", "rule_for"]
@@ -100,13 +101,9 @@ def gradient(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
 
 def rule_for(node: NodeProto) -> Rule | None:
     """The rule of a node's operator, None where there is none."""
-    return _RULES.get((_domain(node), node.op_type))
+    return _RULES.get((plain_domain(node.domain), node.op_type))
 
 
 def is_constant(node: NodeProto) -> bool:
     """Whether no gradient passes this node."""
-    return (_domain(node), node.op_type) in NON_DIFFERENTIABLE
-
-
-def _domain(node: NodeProto) -> str:
-    return "" if node.domain == "ai.onnx" else node.domain
+    return (plain_domain(node.domain), node.op_type) in NON_DIFFERENTIABLE
