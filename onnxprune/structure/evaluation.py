@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.shape_inference import infer_node_outputs
 
 from ..graph.attributes import integers
 from ..model.domain import plain_domain
 from .fused_shapes import SHAPES, TYPED_BY, Shape
+from .inference import Inference, MisfitError
 from .stored import constant_tensor, constant_tensors
 
 __all__ = ["Run", "Shape", "evaluated"]
@@ -50,7 +51,13 @@ class Run:
     failures: int = 0
 
 
-def evaluated(proto: ModelProto, tensors: Mapping[str, TensorProto], batch: int, other: int) -> Run:
+def evaluated(
+    proto: ModelProto,
+    tensors: Mapping[str, TensorProto],
+    batch: int,
+    other: int,
+    inference: Inference | None = None,
+) -> Run:
     """Run the main graph with every open first axis of an input at one size, others at another.
 
     Args:
@@ -58,8 +65,9 @@ def evaluated(proto: ModelProto, tensors: Mapping[str, TensorProto], batch: int,
         tensors: Its constant tensors.
         batch: Size of open first axes.
         other: Size of all other open axes; axes of one name have the size of the first of them.
+        inference: What earlier runs of this model remember.
     """
-    evaluation = _Evaluation(list(proto.opset_import))
+    evaluation = _Evaluation(inference or Inference(proto.opset_import))
     for name, tensor in tensors.items():
         evaluation.add_constant(name, tensor)
     for info in proto.graph.input:
@@ -72,15 +80,12 @@ def evaluated(proto: ModelProto, tensors: Mapping[str, TensorProto], batch: int,
 class _Evaluation:
     """One pass over the nodes of a graph, or of a body inside it, which sees what is around it."""
 
-    def __init__(
-        self, opsets: Sequence[onnx.OperatorSetIdProto], outside: _Evaluation | None = None
-    ) -> None:
+    def __init__(self, inference: Inference, outside: _Evaluation | None = None) -> None:
         self.run = Run()
         self.types: MutableMapping[str, TypeProto] = {}
         self._data: MutableMapping[str, TensorProto] = {}
         self._symbols: dict[str, int] = {}
-        self._opsets = list(opsets)
-        self._versions = {plain_domain(entry.domain): entry.version for entry in opsets}
+        self._inference = inference
         if outside is not None:
             self.run.shapes = ChainMap({}, outside.run.shapes)
             self.run.values = ChainMap({}, outside.run.values)
@@ -148,19 +153,13 @@ class _Evaluation:
         if node.op_type == "If" and not node.domain:
             return self._infer_branches(node)
         domain = plain_domain(node.domain)
-        names = [name for name in node.input if name]
         if any(attribute.HasField("g") for attribute in node.attribute):
             return {}
         if (domain, node.op_type) in SHAPES:
             return self._infer_fused(node, domain)
-        types = {name: self.types.get(name, _UNKNOWN) for name in names}
-        data = {name: self._data[name] for name in names if name in self._data}
         try:
-            schema = onnx.defs.get_schema(node.op_type, self._versions[domain], domain)
-            return infer_node_outputs(schema, node, types, data, None, self._opsets)
-        except (KeyError, TypeError, onnx.defs.SchemaError):  # a version may be any number
-            return {}
-        except Exception:  # shape inference is C++ and raises unrelated types
+            return self._inference.results(node, self.types, self._data)
+        except MisfitError:
             self.run.failures += 1
             return {}
 
@@ -187,7 +186,7 @@ class _Evaluation:
         """Shapes in which all branches agree."""
         found: list[list[TypeProto | None]] = []
         for attribute in node.attribute:
-            inside = _Evaluation(self._opsets, self)
+            inside = _Evaluation(self._inference, self)
             for name, tensor in constant_tensors(attribute.g):
                 inside.add_constant(name, tensor)
             inside.follow(attribute.g)
@@ -240,15 +239,14 @@ class _Evaluation:
             change = np.squeeze if node.op_type == "Squeeze" else np.expand_dims
             return [change(inputs[node.input[0]], axes)]
         try:
-            found = ReferenceEvaluator(node, opsets=self._versions).run(None, dict(inputs))
+            found = ReferenceEvaluator(node, opsets=self._inference.versions).run(
+                None, dict(inputs)
+            )
         except Exception:
             return []  # whatever it is, it is not plain shape arithmetic
         return [np.asarray(value) for value in found]
 
 
-_UNKNOWN = TypeProto()
-_UNKNOWN.tensor_type.elem_type = TensorProto.FLOAT
-
-
+@lru_cache(maxsize=4096)
 def _type(elem_type: int, shape: Shape) -> TypeProto:
     return onnx.helper.make_tensor_type_proto(elem_type, shape)

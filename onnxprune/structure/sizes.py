@@ -14,6 +14,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from .evaluation import Run, Shape, evaluated
+from .inference import Inference
 from .stored import constant_tensor, constant_tensors
 
 __all__ = [
@@ -97,8 +98,10 @@ def measure(proto: ModelProto) -> Sizes:
         run = evaluated(proto, tensors, 1, 1)
         return Sizes(run, run)
 
+    inference = Inference(proto.opset_import)
+
     def at(batch: int, other: int) -> Run:
-        return evaluated(proto, tensors, batch, other)
+        return evaluated(proto, tensors, batch, other, inference)
 
     best: Sizes | None = None
     for batch, other in product(_BATCH, _OTHER):
