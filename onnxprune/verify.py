@@ -108,7 +108,8 @@ def check_format(path: Path, size: int, original: Model) -> CheckResult:
     )
     if before is None and original.proto.functions:
         # The checker does not look at what calls stand for.
-        before = structure_failure(replace(original, proto=inlined(original.proto)))
+        if hidden := structure_failure(replace(original, proto=inlined(original.proto))):
+            raise ModelError(f"the model's functions do not fit their calls ({hidden})")
     if before is not None:
         return CheckResult("onnx checker", "skipped", f"the input itself fails it: {before}")
     raise OutputError(

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from onnxprune.runtime import CannotRun
+from tests.versions import has_older_runtime
 
 # Time limits of single examples say more about the machine than about the code.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
-
-#: From this version on onnxruntime has to run every model that a test makes for it.
-WHOLE = (1, 32)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -30,16 +27,11 @@ def pytest_runtest_makereport(
     """
     report = yield
     error = call.excinfo
-    if error is None or not _is_older() or not _of_a_test(error):
+    if error is None or not has_older_runtime() or not _of_a_test(error):
         return report
     report.outcome = "skipped"
     report.longrepr = (str(item.path), 0, f"Skipped: onnxruntime is older: {error.value}")
     return report
-
-
-def _is_older() -> bool:
-    major, minor = version("onnxruntime").split(".")[:2]
-    return (int(major), int(minor)) < WHOLE
 
 
 def _of_a_test(error: pytest.ExceptionInfo[BaseException]) -> bool:

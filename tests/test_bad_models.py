@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxprune.cli import main
 from tests.builders import arrays, mlp, saved
@@ -103,20 +103,6 @@ def unnamed_weight() -> ModelProto:
     return model
 
 
-def duplicate(*, sparse: bool) -> ModelProto:
-    model = mlp((24, 40))
-    if sparse:
-        values = numpy_helper.from_array(np.ones(1, np.float32), "fc0.weight")
-        indices = numpy_helper.from_array(np.array([7]))
-        model.graph.sparse_initializer.append(
-            SparseTensorProto(values=values, indices=indices, dims=[40, 24])
-        )
-    else:
-        twin = numpy_helper.from_array(np.ones((40, 24), np.float32), "fc0.weight")
-        model.graph.initializer.append(twin)
-    return model
-
-
 def without(*path: str) -> ModelProto:
     """A model in which a repeated field of the first node or the graph is empty."""
     model = mlp((24, 40))
@@ -158,8 +144,6 @@ def viewed(operator: str, argument: object, **attributes: Any) -> ModelProto:
 TOLERATED: dict[str, Callable[[], ModelProto]] = {
     "strings": string_weights,
     "no name": unnamed_weight,
-    "duplicate": lambda: duplicate(sparse=False),
-    "duplicate, sparse": lambda: duplicate(sparse=True),
     "100 dimensions": lambda: changed(dims=[40, 24, *[1] * 100]),
     "100 dimensions, floats": lambda: without_bytes(
         dims=[40, 24, *[1] * 100], float_data=list(range(960))

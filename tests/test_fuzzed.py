@@ -23,6 +23,7 @@ from onnxprune.runtime import open_session, random_feeds
 from onnxprune.structure.operations import multiplications
 from tests.builders import mlp, saved
 from tests.refusal import refused, state
+from tests.versions import has_older_runtime
 
 Capture = pytest.CaptureFixture[str]
 
@@ -258,6 +259,7 @@ def test_packed_codes_pack_again(kind: int, data: bytes, count: int) -> None:
     np.testing.assert_array_equal(pack(unpack(stored, kind, count), kind), stored)
 
 
+@pytest.mark.skipif(has_older_runtime(), reason="onnxruntime 1.18 knows no types of 4 bits")
 @pytest.mark.parametrize("kind", [ml_dtypes.int4, ml_dtypes.uint4])
 @pytest.mark.parametrize("repair", ["refit", "none"])
 def test_samples_choose_among_layers_of_which_one_has_codes_of_4_bits(
@@ -313,7 +315,7 @@ def test_training_does_not_run_a_bomb(tmp_path: Path, capsys: Capture) -> None:
     path = saved(model, tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", x=normal(64, 24), labels=np.zeros(64, np.int64))
     sentence = refused([str(path), "--train", str(tmp_path / "d.npz")], tmp_path, capsys)
-    assert "'bomb' alone has 17,179,869,184 bytes" in sentence
+    assert "running it takes too much memory: " in sentence
 
 
 def test_batches_that_nobody_can_have_meant_are_refused(tmp_path: Path, capsys: Capture) -> None:
@@ -350,10 +352,9 @@ def test_calls_with_too_little_are_blamed_on_the_model(tmp_path: Path, capsys: C
     del model.graph.node[1].input[:]
     onnx.checker.check_model(model)
     path = saved(model, tmp_path / "m.onnx")
-    main([str(path), "-q", "2", "--shrink", "--no-check", "--no-latency"])
-    said = " ".join("".join(capsys.readouterr()).split())
-    assert "report this" not in said
-    assert "onnx checker: skipped (the input itself fails it: Node ()'s input 0" in said
+    options = ["-q", "2", "--shrink", "--no-check", "--no-latency"]
+    said = refused([str(path), *options], tmp_path, capsys)
+    assert "the model's functions do not fit their calls (Node ()'s input 0" in said
 
 
 def test_rows_of_several_sizes_are_not_measured(tmp_path: Path, capsys: Capture) -> None:

@@ -199,7 +199,7 @@ def _value_names(graph: GraphProto) -> Iterator[object]:
 def _producers(graph: GraphProto | FunctionProto, where: str) -> dict[str, int]:
     """Places of the nodes that compute values; refuses a value that is there already."""
     producer: dict[str, int] = {}
-    there = _there_before(graph)
+    there = _there_before(graph, where)
     for index, node in enumerate(graph.node):
         for name in filter(None, node.output):
             if name in there:
@@ -219,13 +219,17 @@ def _producers(graph: GraphProto | FunctionProto, where: str) -> dict[str, int]:
     return producer
 
 
-def _there_before(graph: GraphProto | FunctionProto) -> dict[str, str]:
-    """Values that no node has to compute, and what they are."""
+def _there_before(graph: GraphProto | FunctionProto, where: str) -> dict[str, str]:
+    """Values that no node has to compute, and what they are; refuses one that is stored twice."""
     if isinstance(graph, FunctionProto):
         return dict.fromkeys(graph.input, "an input")
     found = {value.name: "an input" for value in graph.input}
-    found |= {tensor.name: "stored in the model" for tensor in graph.initializer}
-    return found | {t.values.name: "stored in the model" for t in graph.sparse_initializer}
+    stored = "stored in the model"
+    for tensor in graph.initializer:
+        if found.get(tensor.name) == stored:
+            raise ModelError(f"'{tensor.name}' is stored twice{where}; export the model again")
+        found[tensor.name] = stored
+    return found
 
 
 def _check_cycles(proto: ModelProto) -> None:

@@ -106,7 +106,10 @@ class Influence:
         expose(proto, dict.fromkeys(self._gradients.values()), self._weights(model))
         declare_older(proto)
         self._session = open_session(proto.SerializeToString(), claims=None)
-        source = Model(forward.inference, {}, model.origin)
+        runs = ModelProto()
+        runs.CopyFrom(forward.inference)
+        declare_older(runs)
+        source = Model(runs, {}, model.origin)
         self._batches = list(_signed(source, samples, signs, forward.fixed_batch))
 
     def _weights(self, model: Model) -> dict[str, np.ndarray]:

@@ -205,7 +205,7 @@ class _Evaluation:
         shape = []
         for dim in found.tensor_type.shape.dim:
             size = dim.dim_value if dim.HasField("dim_value") else self._symbols.get(dim.dim_param)
-            if size is None:
+            if size is None or size < 0:  # a Slice or Pad that takes too much away
                 return None
             shape.append(size)
         return tuple(shape)

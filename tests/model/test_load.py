@@ -137,6 +137,21 @@ def test_two_nodes_that_compute_the_same_value_are_refused() -> None:
 
 
 @pytest.mark.parametrize("sparse", [False, True])
+def test_what_is_stored_twice_is_refused(sparse: bool) -> None:
+    """onnxruntime takes the second, others the first, and the checker nothing."""
+    model = mlp((24, 40))
+    twin = numpy_helper.from_array(np.ones((40, 24), np.float32), "fc0.weight")
+    if sparse:
+        values = numpy_helper.from_array(np.ones(1, np.float32), "fc0.weight")
+        indices = numpy_helper.from_array(np.array([7]))
+        model.graph.sparse_initializer.add(values=values, indices=indices, dims=[40, 24])
+    else:
+        model.graph.initializer.append(twin)
+    with pytest.raises(ModelError, match=r"'fc0\.weight' is stored twice"):
+        parse(memoryview(model.SerializeToString()))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
 def test_a_node_that_computes_what_is_stored_is_refused(sparse: bool) -> None:
     model = mlp((3, 2, 4))
     if sparse:

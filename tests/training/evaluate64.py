@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+from tests.versions import has_older_runtime
 
 Values = Mapping[str, np.ndarray]
 
@@ -36,6 +39,8 @@ def evaluator64(model: ModelProto, values: Values) -> Callable[[Values], dict[st
             continue
         if _is_double(near, far):
             return lambda changed, run=run: run({**feeds, **changed})
+    if has_older_runtime():
+        pytest.skip("nothing of this age computes this in float64")
     raise AssertionError("nothing computes this in float64: give the case a numpy `reference`")
 
 

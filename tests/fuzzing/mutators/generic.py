@@ -76,7 +76,8 @@ def swap_messages(random: Random, model: ModelProto) -> None:
 
 
 def _is_repeated(field: FieldDescriptor) -> bool:
-    return bool(field.is_repeated)
+    repeated = getattr(field, "is_repeated", None)
+    return bool(field.label == field.LABEL_REPEATED if repeated is None else repeated)
 
 
 def _change_elements(random: Random, field: FieldDescriptor, values: Any) -> None:
