@@ -97,7 +97,12 @@ def _same_bytes(have: np.ndarray, want: np.ndarray) -> bool:
 
 
 def check_format(path: Path, size: int, original: Model) -> CheckResult:
-    """Pass the file through the ONNX checker; raises OutputError where only the result fails."""
+    """Pass the file through the ONNX checker.
+
+    Raises:
+        OutputError: Only the result fails it.
+        ModelError: So does the input, once its functions are in the place of their calls.
+    """
     failure = _checker_failure(path, size)
     if failure is None:
         detail = "valid" if size <= LARGE else "valid structure (weights are checked on their own)"
@@ -106,16 +111,21 @@ def check_format(path: Path, size: int, original: Model) -> CheckResult:
     before = (
         structure_failure(original) if path_before is None else _checker_failure(path_before, size)
     )
-    if before is None and original.proto.functions:
-        # The checker does not look at what calls stand for.
-        if hidden := structure_failure(replace(original, proto=inlined(original.proto))):
-            raise ModelError(f"the model's functions do not fit their calls ({hidden})")
+    if before is None and (hidden := _behind_calls(original)):
+        raise ModelError(f"the model's functions do not fit their calls ({hidden})")
     if before is not None:
         return CheckResult("onnx checker", "skipped", f"the input itself fails it: {before}")
     raise OutputError(
         f"the written file fails the ONNX checker ({failure}); nothing was kept: try "
         "--format dense, and please report this"
     )
+
+
+def _behind_calls(model: Model) -> str | None:
+    """What the checker says of what function calls stand for, at which it does not look itself."""
+    if not model.proto.functions:
+        return None
+    return structure_failure(replace(model, proto=inlined(model.proto)))
 
 
 def _checker_failure(path: Path, size: int) -> str | None:
