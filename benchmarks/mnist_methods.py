@@ -139,9 +139,9 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
     "lenet_5": {
         "han2015": Method(
             "han2015",
-            {"quality": 1.9, "layers": {"conv1": 0.4, "conv2": 1.5, "fc2": 1.2}},
+            {"quality": 1.1, "layers": {"conv1": 0.3, "conv2": 1.2, "fc2": 1.0}},
             "han2015",
-            {"lr": 0.002, "epochs": 4},
+            {"lr": 0.01, "epochs": 15},
         ),
         **_CNN,
         "harder": _harder(_CNN["fisher"], 280, 30),
