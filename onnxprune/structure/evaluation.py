@@ -205,7 +205,7 @@ class _Evaluation:
         shape = []
         for dim in found.tensor_type.shape.dim:
             size = dim.dim_value if dim.HasField("dim_value") else self._symbols.get(dim.dim_param)
-            if size is None or size < 0:  # a Slice or Pad that takes too much away
+            if size is None:
                 return None
             shape.append(size)
         return tuple(shape)
@@ -214,7 +214,8 @@ class _Evaluation:
         run = self.run
         names = [name for name in node.input if name]
         if node.op_type in ("Shape", "Size"):
-            if names[0] not in run.shapes:
+            # Sizes below nothing are those of an operator that takes too much away.
+            if min(run.shapes.get(names[0], (-1,)), default=0) < 0:
                 return
             inputs = {names[0]: np.broadcast_to(np.float32(0), run.shapes[names[0]])}
         elif all(name in run.values for name in names):
