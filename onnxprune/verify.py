@@ -112,7 +112,9 @@ def check_format(path: Path, size: int, original: Model) -> CheckResult:
         structure_failure(original) if path_before is None else _checker_failure(path_before, size)
     )
     if before is None and (hidden := _behind_calls(original)):
-        raise ModelError(f"the model's functions do not fit their calls ({hidden})")
+        raise ModelError(
+            f"the model's functions do not fit their calls ({hidden}); export the model again"
+        )
     if before is not None:
         return CheckResult("onnx checker", "skipped", f"the input itself fails it: {before}")
     raise OutputError(

@@ -24,7 +24,6 @@ from .wire import split
 
 __all__ = ["Demand", "demand", "demand_of"]
 
-
 #: Bytes of a value that is not run at all.
 IMPOSSIBLE = 2**36
 
@@ -64,7 +63,7 @@ def demand_of(proto: ModelProto, stored: int = 0, *, constants: bool = False) ->
             can hold.
     """
     tensors = sum(_bytes(t.data_type, t.dims) for t in all_tensors(proto))
-    known = _known(_as_run(proto))
+    known = _known(proto)
     values = [*_values(known), *_values(proto)]
     if constants:
         values = [value for value in values if _size(value) > IMPOSSIBLE]
@@ -78,6 +77,7 @@ def _known(proto: ModelProto) -> ModelProto:
     """The model with what follows from its operators alone: what it states may be wrong."""
     unstated = ModelProto()
     unstated.CopyFrom(proto)
+    _import_missing(unstated)
     for _, graph in walk_graphs(unstated):
         if isinstance(graph, GraphProto):
             graph.ClearField("value_info")
@@ -89,21 +89,15 @@ def _known(proto: ModelProto) -> ModelProto:
         return unstated  # what the file states is all there is
 
 
-def _as_run(proto: ModelProto) -> ModelProto:
-    """The model with every operator set that its nodes are of.
+def _import_missing(proto: ModelProto) -> None:
+    """Import every operator set that nodes are of, in place.
 
     onnxruntime takes the newest of one that is not imported; shape inference refuses the model.
     """
-    nodes = (node for _, graph in walk_graphs(proto) for node in graph.node)
-    missing = {plain_domain(node.domain) for node in nodes}
+    missing = {plain_domain(node.domain) for _, g in walk_graphs(proto) for node in g.node}
     missing -= {plain_domain(entry.domain) for entry in proto.opset_import}
-    if not missing:
-        return proto
-    copy = ModelProto()
-    copy.CopyFrom(proto)
     for domain in sorted(missing):
-        copy.opset_import.add(domain=domain, version=1 if domain else defs.onnx_opset_version())
-    return copy
+        proto.opset_import.add(domain=domain, version=1 if domain else defs.onnx_opset_version())
 
 
 def _values(proto: ModelProto) -> Iterator[ValueInfoProto]:

@@ -27,7 +27,7 @@ _UNKNOWN = TypeProto()
 _UNKNOWN.tensor_type.elem_type = TensorProto.FLOAT
 
 #: What a node is and what types it is given.
-Key = tuple[str, str, int, tuple[bytes, ...], tuple[bytes | None, ...]]
+Key = tuple[str, int, tuple[bytes, ...], tuple[bytes | None, ...]]
 
 
 class MisfitError(Exception):
@@ -65,7 +65,6 @@ class Inference:
         given = [types.get(name, _UNKNOWN) if name else None for name in node.input]
         key = (
             node.op_type,
-            domain,
             len(node.output),
             tuple(attribute.SerializeToString() for attribute in node.attribute),
             tuple(None if found is None else found.SerializeToString() for found in given),

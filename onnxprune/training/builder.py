@@ -11,6 +11,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from ..errors import ModelError
+from ..model.housekeeping import default_opset
 from ..model.tensors import walk_graphs
 from .unbroadcast import unbroadcast
 from .values import Shape, Values
@@ -20,8 +21,6 @@ __all__ = ["TRAINING_OPSET", "GraphBuilder"]
 #: Opset of training graphs (or the model's own, where that is newer): the first with Attention
 #: and RMSNormalization.
 TRAINING_OPSET = 23
-#: Names of the domain of standard operators.
-STANDARD = ("", "ai.onnx")
 
 
 class GraphBuilder:
@@ -36,7 +35,7 @@ class GraphBuilder:
     """
 
     def __init__(self, proto: ModelProto, prefix: str = "grad") -> None:
-        version = max((e.version for e in proto.opset_import if e.domain in STANDARD), default=0)
+        version = default_opset(proto)
         if version < TRAINING_OPSET:
             raise ModelError(
                 f"the model has opset {version} and training needs {TRAINING_OPSET} or newer; "

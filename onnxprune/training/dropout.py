@@ -16,6 +16,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import ModelError
+from ..model.domain import plain_domain
 from ..model.tensors import walk_graphs
 from .builder import GraphBuilder
 
@@ -90,7 +91,7 @@ def _drop_unread(proto: ModelProto, names: set[str]) -> None:
 
 
 def _is_dropout(node: NodeProto) -> bool:
-    return node.op_type == "Dropout" and node.domain in ("", "ai.onnx")
+    return node.op_type == "Dropout" and not plain_domain(node.domain)
 
 
 def _ratio(b: GraphBuilder, node: NodeProto) -> float:

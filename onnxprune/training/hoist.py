@@ -14,6 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from ..errors import ModelError
+from ..model.domain import plain_domain
 from ..model.housekeeping import FreshNames
 from ..model.tensors import TensorAddress, function_label
 from .values import FLOATS
@@ -82,7 +83,7 @@ def _take_constants(
 
 
 def _float_constant(node: NodeProto) -> TensorProto | None:
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or not node.output:
+    if node.op_type != "Constant" or plain_domain(node.domain) or not node.output:
         return None
     for attribute in node.attribute:
         if attribute.name == "value" and attribute.t.data_type in FLOATS:

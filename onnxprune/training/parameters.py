@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from onnx import NodeProto
 
 from ..errors import ModelError, UsageError
+from ..model.domain import plain_domain
 from ..model.tensors import node_label
 from .backward import Blocked, blocked, reads
 from .builder import GraphBuilder
@@ -157,7 +158,7 @@ def _uses(nodes: Iterable[NodeProto], candidates: Sequence[str]) -> dict[str, li
         for index, name in enumerate(node.input):
             if name not in source:
                 continue
-            if node.op_type in _VIEWS and index == 0 and node.domain in ("", "ai.onnx"):
+            if node.op_type in _VIEWS and index == 0 and not plain_domain(node.domain):
                 source.setdefault(node.output[0], source[name])
             else:
                 found[source[name]].append(_Use(node, node_label(node, number), index, name))
@@ -194,7 +195,7 @@ def _table_or_token(
     wanted = "Concat" if len(sizes) == 1 else "Add"
     return bool(sizes) and any(
         use.node.op_type == wanted
-        and use.node.domain in ("", "ai.onnx")
+        and not plain_domain(use.node.domain)
         and not between.isdisjoint(use.node.output)
         and any(other in between for other in use.node.input if other != use.view)
         for use in uses

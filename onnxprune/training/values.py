@@ -18,6 +18,7 @@ from onnx import (
 )
 from onnx.reference import ReferenceEvaluator
 
+from ..model.domain import plain_domain
 from ..model.inlining import inferred
 from .contrib import standard_twin
 
@@ -49,10 +50,7 @@ class Values:
 
     def __init__(self, proto: ModelProto) -> None:
         self._opsets = list(proto.opset_import)
-        self._versions = {
-            "" if entry.domain == "ai.onnx" else entry.domain: entry.version
-            for entry in proto.opset_import
-        }
+        self._versions = {plain_domain(entry.domain): entry.version for entry in proto.opset_import}
         self._types: dict[str, TypeProto] = {}
         self._constants: dict[str, np.ndarray] = {}
         graph = proto.graph
@@ -106,7 +104,7 @@ class Values:
             for name, found in self._inferred(node).items():
                 self._merge(name, found)
             self._name_dimensions(node.output)
-        if node.domain in ("", "ai.onnx") and node.op_type in _FOLDED:
+        if not plain_domain(node.domain) and node.op_type in _FOLDED:
             self._fold(node)
 
     def declare(self, name: str, like: str) -> None:
@@ -142,7 +140,7 @@ class Values:
     def _by_schema(
         self, node: NodeProto, types: dict[str, TypeProto], data: dict[str, TensorProto]
     ) -> Mapping[str, TypeProto]:
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = plain_domain(node.domain)
         try:
             schema = onnx.defs.get_schema(node.op_type, self._versions[domain], domain)
             return shape_inference.infer_node_outputs(schema, node, types, data, None, self._opsets)

@@ -59,7 +59,7 @@ def test_the_least_sum_of_costs(costs: list[list[float]], share: float) -> None:
     sizes = np.concatenate([np.diff(c.gone) for c in curves])
     slopes = np.concatenate([np.diff(c.cost) / np.diff(c.gone) for c in curves])
     best = linprog(slopes, A_eq=[np.ones(len(sizes))], b_eq=[total], bounds=[(0, s) for s in sizes])
-    assert cost <= best.fun + 1e-6
+    assert cost == pytest.approx(best.fun, abs=1e-6)
 
 
 def test_more_than_can_go() -> None:

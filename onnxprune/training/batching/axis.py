@@ -15,8 +15,8 @@ from onnx import (
     shape_inference,
 )
 
+from ...model.domain import plain_domain
 from ...model.tensors import node_label, subgraphs
-from ..builder import STANDARD
 from ..values import Values
 from . import rules, rules_indexing, rules_layout, rules_matmul
 from .check import disagreement
@@ -217,7 +217,7 @@ class _Flow:
         node = site.node
         if any(subgraphs(node, 0)):
             site.refuse("has a body, through which the batch is not followed")
-        standard = node.domain in STANDARD
+        standard = not plain_domain(node.domain)
         whole = not any(isinstance(state, Batched) for state in site.states)
         sizes = SIZE_OPERATORS.get(node.op_type) if standard else None
         if sizes is not None and (whole or node.op_type in ("Shape", "Size")):

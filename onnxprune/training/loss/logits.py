@@ -9,7 +9,8 @@ from typing import Literal
 from onnx import NodeProto
 
 from ...errors import ModelError, UsageError
-from ..builder import STANDARD, GraphBuilder
+from ...model.domain import plain_domain
+from ..builder import GraphBuilder
 from ..values import FLOATS
 from .views import axis_after, is_unchanged, is_view, replayed
 
@@ -113,7 +114,7 @@ class _Makers:
     def of(self, name: str, *op_types: str) -> NodeProto | None:
         """The standard operator that makes a value, if it is one of these."""
         node = self._nodes.get(name)
-        if node is None or node.domain not in STANDARD:
+        if node is None or plain_domain(node.domain):
             return None
         return node if not op_types or node.op_type in op_types else None
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from onnx import NodeProto, helper
 
-from ..builder import STANDARD, GraphBuilder
+from ...model.domain import plain_domain
+from ..builder import GraphBuilder
 from ..values import FLOATS, Shape
 
 __all__ = ["VIEWS", "axis_after", "is_unchanged", "is_view", "replayed"]
@@ -15,13 +16,15 @@ __all__ = ["VIEWS", "axis_after", "is_unchanged", "is_view", "replayed"]
 
 def is_view(node: NodeProto) -> bool:
     """Whether a node gives the elements of its first input in another shape or order."""
-    return node.domain in STANDARD and node.op_type in VIEWS
+    return not plain_domain(node.domain) and node.op_type in VIEWS
 
 
 def is_unchanged(b: GraphBuilder, node: NodeProto) -> bool:
     """Whether a node gives its first input as it is, up to the precision of its floats."""
     return (
-        node.domain in STANDARD and node.op_type in _UNCHANGED and _UNCHANGED[node.op_type](b, node)
+        not plain_domain(node.domain)
+        and node.op_type in _UNCHANGED
+        and _UNCHANGED[node.op_type](b, node)
     )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from onnx import ModelProto, NodeProto, defs
 
+from ...model.domain import plain_domain
+from ...model.housekeeping import default_opset
 from ...model.tensors import node_label, walk_graphs
-from ..builder import STANDARD
 
 __all__ = ["OLDER_OPSET", "Newer", "declare_older", "newer_nodes"]
 
@@ -30,7 +31,7 @@ def declare_older(proto: ModelProto, opset: int = OLDER_OPSET) -> bool:
     if newer_nodes(proto, opset):
         return False
     for entry in proto.opset_import:
-        if entry.domain in STANDARD:
+        if not plain_domain(entry.domain):
             entry.version = min(entry.version, opset)
     proto.ir_version = min(proto.ir_version, OLDER_IR_VERSION)
     return True
@@ -38,11 +39,11 @@ def declare_older(proto: ModelProto, opset: int = OLDER_OPSET) -> bool:
 
 def newer_nodes(proto: ModelProto, opset: int) -> list[Newer]:
     """The nodes that mean something else, or nothing, in an older opset."""
-    newest = max((e.version for e in proto.opset_import if e.domain in STANDARD), default=0)
+    newest = default_opset(proto)
     found = []
     for _, graph in walk_graphs(proto):
         for index, node in enumerate(graph.node):
-            reason = _newer(node, newest, opset) if node.domain in STANDARD else None
+            reason = _newer(node, newest, opset) if not plain_domain(node.domain) else None
             if reason:
                 found.append((node_label(node, index), node.op_type, reason))
     return found

@@ -24,9 +24,10 @@ from onnx import (
 )
 
 from ...errors import ModelError
+from ...model.domain import plain_domain
 from ...model.inlining import inlined
 from ...model.tensors import node_label, subgraphs, walk_graphs, walk_tensors
-from ..builder import STANDARD, TRAINING_OPSET
+from ..builder import TRAINING_OPSET
 from .operators import CONVERSIONS
 from .site import Knowledge, Site
 
@@ -74,7 +75,7 @@ def upgraded(proto: ModelProto) -> ModelProto:
 
 def _version(holder: ModelProto | FunctionProto) -> int:
     """Opset of the standard operators, that of training graphs where none is used."""
-    versions = [entry.version for entry in holder.opset_import if entry.domain in STANDARD]
+    versions = [entry.version for entry in holder.opset_import if not plain_domain(entry.domain)]
     return max(versions, default=TRAINING_OPSET)
 
 
@@ -110,7 +111,7 @@ def _convert(model: ModelProto) -> None:
         for graph in _bodies_first(function):
             _convert_graph(graph, _version(function), target, known)
     for holder in holders:
-        others = [entry for entry in holder.opset_import if entry.domain not in STANDARD]
+        others = [entry for entry in holder.opset_import if plain_domain(entry.domain)]
         del holder.opset_import[:]
         holder.opset_import.extend([helper.make_opsetid("", target), *others])
 
@@ -129,7 +130,7 @@ def _convert_graph(
 ) -> None:
     nodes: list[NodeProto] = []
     for index, node in enumerate(graph.node):
-        if node.domain in STANDARD:
+        if not plain_domain(node.domain):
             node.domain = ""
             if version < target:
                 nodes += _converted(Site(node, node_label(node, index), version, known), target)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from onnx import NodeProto, helper
 
 from ....errors import UsageError
+from ....model.domain import plain_domain
 from ....model.tensors import node_label, subgraphs
 from ...backward import reads
-from ...builder import STANDARD, GraphBuilder
+from ...builder import GraphBuilder
 from ...values import FLOATS
 
 __all__ = ["Path", "check"]
@@ -120,10 +121,10 @@ def _left_out(b: GraphBuilder, path: Path, node: NodeProto) -> str | None:
 
 def _problem(b: GraphBuilder, path: Path, node: NodeProto) -> str | None:
     """Why a node on the path cannot be trained, None where it can."""
-    known = DIFFERENTIABLE if node.domain in STANDARD else CONTRIBUTED
+    known = DIFFERENTIABLE if not plain_domain(node.domain) else CONTRIBUTED
     if node.op_type not in known:
         return "it has no gradient there"
-    special = _CHECKS.get(node.op_type) if node.domain in STANDARD else None
+    special = _CHECKS.get(node.op_type) if not plain_domain(node.domain) else None
     return special(b, path, node) if special else None
 
 

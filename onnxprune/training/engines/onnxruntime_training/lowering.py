@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ....errors import UsageError
+from ....model.domain import plain_domain
 from ....model.tensors import node_label
 from ...backward import reads
-from ...builder import STANDARD, GraphBuilder
+from ...builder import GraphBuilder
 from ...contrib import DOMAIN
 from ...gradients.registry import Node
 from ...upgrading.older_opset import declare_older, newer_nodes
@@ -62,7 +63,7 @@ def lowered(forward: ModelProto, loss: str, trainable: Sequence[str]) -> Lowered
         label = node_label(node, index)
         copy.name = label
         with b.within(label):
-            standard = node.domain in STANDARD
+            standard = not plain_domain(node.domain)
             rewrite = REWRITES.get(node.op_type, keep) if standard else keep
             rewrite(b, Node(copy, label, ()))
     path = Path.find(model.graph.node, trainable, loss)
